@@ -1,0 +1,51 @@
+"""Every error that a user can cause: what came, what was expected, what to do.
+
+A `UserError` is printed without a traceback and ends the run with exit status 2. Everything else is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend. `str(error)` is the whole message; `hint` (what to do) is its last line."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message, self.hint = message, hint
+        super().__init__(f"{message}\n  -> {hint}" if hint else message)
+
+
+class ConfigError(UserError):
+    """A config value that cannot work."""
+
+
+class PluginError(UserError):
+    """A plugin that is unknown, ambiguous, broken, or written for another contract."""
+
+
+class DataError(UserError):
+    """A data file or row that cannot be used. The message starts with file:line:field where it is known."""
+
+
+class ModelError(UserError):
+    """A model that cannot be loaded, or does not fit what is asked of it."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is damaged, missing, or of another run."""
+
+
+class CollectionError(UserError):
+    """A collection that gave nothing to train on."""
+
+
+class TrainingError(UserError):
+    """A run that had to stop: non-finite losses, a collapsed policy."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """' Did you mean "x"?' for the closest known name, or ''."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{match[0]}"?' if match else ""

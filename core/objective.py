@@ -1,0 +1,94 @@
+"""The objective contract: collect, then loss.
+
+`collect` makes the rows that an epoch trains on; `loss` turns a batch of them into a number. Offline
+objectives inherit a `collect` that returns its input. Online ones sample from the policy and score.
+An objective is a plugin of the entry-point group `accordant.objectives`; its config is its constructor.
+It never sees Hydra or Lightning.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from core.rows import Row
+
+if TYPE_CHECKING:  # torch is heavy: listing plugins and --help must not pay for it
+    from torch import Tensor
+
+    from core.batch import Batch
+    from core.collect import CollectContext
+    from core.models import Models
+
+Role = Literal["policy", "reference", "value", "reward"]
+Reads = Literal["prompts", "demonstrations", "pairs", "rankings"]
+Collects = Literal["never", "once", "every_epoch"]
+MeanOver = Literal["tokens", "responses", "rows"]
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """What a loss returns.
+
+    Attributes:
+        loss: () the mean over `count` items of this batch, fp32, with its graph.
+        count: how many items (see `Objective.mean_over`) that mean is over. The core turns means of micro-batches
+            into one mean over the whole optimizer step, so equal set-ups give equal steps.
+        metrics: names -> means over the same items, detached. Names stay the same from step to step.
+    """
+
+    loss: Tensor
+    count: int
+    metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class Objective(ABC):
+    """One algorithm. Declarations say what it reads, trains and needs; the core does the rest.
+
+    Declarations (class attributes; `bind` may set them on the instance where they depend on the run):
+        api_version: the plugin contract this class was written for (core.API_VERSION).
+        reads: the kind of row the data must give ("prompts" drops the responses of richer rows).
+        trains: roles that get gradients, are saved in checkpoints and exported.
+        frozen: roles that are evaluated only and never saved.
+        collects: when `collect` runs: "never", "once" (before the first step) or "every_epoch".
+        reward_use: "measured" (a composed reward is only reported), "optional" (used if composed),
+            "required", or "refused" (composing one is an error).
+        generates: True where the policy answers prompts, so that validation samples and scores answers.
+        mean_over: what the loss is a mean over; the core normalises by its count in the whole optimizer step.
+        default_lr: the learning rate for a model of ordinary size, used where `optim.lr` is null.
+    """
+
+    api_version: ClassVar[int] = 1
+    reads: Reads = "demonstrations"
+    trains: ClassVar[frozenset[Role]] = frozenset({"policy"})
+    frozen: frozenset[Role] = frozenset()
+    collects: Collects = "never"
+    reward_use: ClassVar[Literal["measured", "optional", "required", "refused"]] = "measured"
+    generates: ClassVar[bool] = True
+    mean_over: MeanOver = "tokens"
+    default_lr: ClassVar[float] = 1e-5
+
+    def bind(self, reward_name: str | None) -> str:
+        """Called once, before models are built, with the composed reward's name (None: no reward).
+
+        Decide here what depends on it. Returns a sentence for the first lines of the log ("" = nothing to say).
+        """
+        return ""
+
+    def collect(self, rows: Sequence[Row], ctx: CollectContext) -> Sequence[Row]:
+        """The rows that this epoch trains on. Returning none is an error (say why with ctx.note)."""
+        return rows
+
+    @abstractmethod
+    def loss(self, models: Models, batch: Batch) -> LossOutput:
+        """The loss of a batch. Called once for each micro-batch of an optimizer step."""
+
+    def diagnose(self, metrics: Mapping[str, float]) -> str:
+        """Look at a step's metrics; return advice in plain words ("" = all well). Logged once per text."""
+        return ""
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Plain values that decide what `collect` makes; a part of the cache key of a one-time collection."""
+        return {}

@@ -6,14 +6,19 @@ from core.redact import MASK, Redactor, looks_secret
 from core.runfolder import RunFolder
 
 CANARY = "Qz7canaryQz7canaryQz7"
+SECRET = """
+token api_key apiKey APIKEY hf_token HF_TOKEN password db_password
+client_secret secret AWS_SECRET_ACCESS_KEY WANDB_API_KEY private_key authorization reward.api_key auth-token
+"""
+FRIENDLY = """
+num_tokens pad_token microbatch_tokens max_new_tokens tokenizer token_logps eos_token stop_token
+pad_token_id key keep monkey api_key_env tokens secretary loss_per_token sort_key
+"""
 
 
 @pytest.mark.parametrize(
     "name",
-    (
-        "token api_key apiKey APIKEY hf_token HF_TOKEN password db_password "
-        "client_secret secret AWS_SECRET_ACCESS_KEY WANDB_API_KEY private_key authorization reward.api_key auth-token"
-    ).split(),
+    SECRET.split(),
 )
 def test_secret_names(name):
     assert looks_secret(name)
@@ -21,10 +26,7 @@ def test_secret_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    (
-        "num_tokens pad_token microbatch_tokens max_new_tokens tokenizer token_logps eos_token stop_token "
-        "pad_token_id key keep monkey api_key_env tokens secretary loss_per_token sort_key"
-    ).split(),
+    FRIENDLY.split(),
 )
 def test_false_friends(name):
     assert not looks_secret(name)

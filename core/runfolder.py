@@ -109,7 +109,7 @@ class RunFolder:
             raise CheckpointError(
                 f"{folder} is in use: {error}.", "Wait until that run has ended, or stop it, then resume."
             ) from error
-        facts = _read_json(folder / RUN)
+        facts = read_json(folder / RUN)
         run = cls(folder, lock, Redactor.of(config or {}), facts)
         facts.update(status="running", ended=None, sessions=int(facts.get("sessions", 1)) + 1, hardware=hardware())
         run._drop_records(None)
@@ -229,7 +229,7 @@ class RunFolder:
 
 def run_state(path: str | os.PathLike[str]) -> State:
     """The status of a run folder; "lost" where run.json says running but no living process holds it."""
-    status = _read_json(Path(path) / RUN).get("status", "running")
+    status = read_json(Path(path) / RUN).get("status", "running")
     if status == "running" and not FolderLock.alive(Path(path) / "run.lock"):
         return "lost"
     return status  # type: ignore[no-any-return]
@@ -307,7 +307,8 @@ def _taken(folder: Path) -> ConfigError:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, {} where the file is missing. CheckpointError where it is damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

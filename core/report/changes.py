@@ -1,0 +1,131 @@
+"""What a run changed: the few numbers that matter, before and after, in words and in figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Better = Literal["up", "down", ""]
+
+LENGTH, ACCURACY = "completions/mean_length", "rewards/accuracies"
+_KL = ("objective/kl", "kl")
+_REWARD_FALLBACKS = ("reward", "objective/scores")
+_MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One quantity before training and after it.
+
+    Attributes:
+        key: the metric's name.
+        label: what a person calls it.
+        before: None where it was not measured.
+        after: the newest value.
+        unit: "tokens", "nats" or "".
+        better: the direction that is an improvement; "" where neither is.
+    """
+
+    key: str
+    label: str
+    before: float | None
+    after: float
+    unit: str = ""
+    better: Better = ""
+
+    @property
+    def difference(self) -> float | None:
+        """after - before, None without a before."""
+        return None if self.before is None else self.after - self.before
+
+    @property
+    def arrow(self) -> str:
+        """up, down, same, or "" without a before."""
+        if self.difference is None:
+            return ""
+        if abs(self.difference) <= 5e-4 * max(abs(self.after), abs(self.before or 0.0), 1e-9):
+            return "same"
+        return "up" if self.difference > 0 else "down"
+
+    @property
+    def verdict(self) -> str:
+        """good, bad, or "" where the direction says nothing."""
+        if not self.better or self.arrow in ("", "same"):
+            return ""
+        return "good" if self.arrow == self.better else "bad"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """The changes between two sets of validation metrics, the most telling first: rewards, length, KL, accuracy, loss."""
+    found: list[Change] = []
+    for key in reward_keys(after):
+        _add(found, before, after, Change(key, _reward_label(key), None, 0.0, better="up"))
+    _add(found, before, after, Change(LENGTH, "mean length", None, 0.0, "tokens"))
+    for key in _KL:
+        if _number(after, key) is not None:
+            _add(found, before, after, Change(key, "KL from the reference", None, 0.0, "nats"))
+            break
+    _add(found, before, after, Change(ACCURACY, "preference accuracy", None, 0.0, better="up"))
+    _add(found, before, after, Change("loss", "validation loss", None, 0.0, better="down"))
+    return found
+
+
+def reward_keys(metrics: Mapping[str, Any]) -> list[str]:
+    """Names of measured rewards: `rewards/<name>/mean`, else one of TRL's single names."""
+    named = sorted(key for key in metrics if key.startswith("rewards/") and key.endswith("/mean"))
+    return named or [key for key in _REWARD_FALLBACKS if key in metrics][:1]
+
+
+def headline(found: Sequence[Change], title: str) -> str:
+    """One sentence: "DPO with reward length: the length reward rose from 0.21 to 0.46, answers grew from ..."."""
+    clauses = [_clause(change) for change in found if change.key not in ("loss", ACCURACY)][:3]
+    if len(clauses) < 2:
+        clauses += [_clause(change) for change in found if change.key in ("loss", ACCURACY)][: 2 - len(clauses)]
+    return f"{title}: {', '.join(clauses)}." if clauses else f"{title}."
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """A number for people: about `digits` significant digits, thousands apart, a true minus sign."""
+    if value is None or not math.isfinite(value):
+        return "not a number" if value is not None else "–"
+    size = abs(value)
+    if size >= 1000:
+        text = f"{value:,.0f}"
+    elif size and size < 1e-3:
+        text = f"{value:.{digits - 1}e}".replace("e-0", "e-")
+    else:
+        whole = len(str(int(size))) if size >= 1 else 0
+        text = f"{value:.{max(0, digits - max(whole, 1)) if size >= 1 else digits}f}"
+    if "." in text and "e" not in text:
+        text = text.rstrip("0").rstrip(".")
+    return ("0" if text in ("-0", "0") else text).replace("-", _MINUS)
+
+
+def _clause(change: Change) -> str:
+    after, unit = show(change.after), f" {change.unit}" if change.unit else ""
+    if change.before is None or (change.unit == "nats" and change.before == 0.0):
+        return f"{change.label} {after}{unit}"
+    if change.key == LENGTH:
+        verb = {"up": "answers grew", "down": "answers shrank", "same": "answers kept their length,"}[change.arrow]
+    else:
+        verb = f"{change.label} " + {"up": "rose", "down": "fell", "same": "stayed"}[change.arrow]
+    return f"{verb} from {show(change.before)} to {after}{unit}" if change.arrow != "same" else f"{verb} at {after}{unit}"
+
+
+def _reward_label(key: str) -> str:
+    name = key.removeprefix("rewards/").removesuffix("/mean")
+    return f"{name} reward" if key.startswith("rewards/") else "reward"
+
+
+def _add(found: list[Change], before: Mapping[str, Any], after: Mapping[str, Any], change: Change) -> None:
+    value = _number(after, change.key)
+    if value is not None:
+        first = _number(before, change.key)
+        found.append(Change(change.key, change.label, first, value, change.unit, change.better))
+
+
+def _number(metrics: Mapping[str, Any], key: str) -> float | None:
+    value = metrics.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,0 +1,205 @@
+"""Curves as small inline SVG. Drawn here, so that they show without a script and on paper; the script only adds hover."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.report.changes import show
+from core.report.facts import Points, Series
+
+WIDTH, HEIGHT = 380, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 10, 10, 24
+_SMOOTH_FROM = 40  # with more points than this the raw line is faint and a running mean is drawn over it
+
+GROUPS = ("Rewards", "Loss", "Likelihood", "KL", "Length", "Learning rate", "Throughput", "Gradients", "More")
+_RULES = (
+    ("Throughput", ("per_second", "step_time", "throughput")),
+    ("Gradients", ("grad_norm", "grad/", "gradient")),
+    ("KL", ("kl",)),
+    ("Likelihood", ("logps/", "mean_token_accuracy", "entropy")),
+    ("Rewards", ("reward", "objective/scores", "accuracy", "margin")),
+    ("Length", ("length", "completions/", "clipped_ratio", "num_eos")),
+    ("Learning rate", ("lr", "learning_rate")),
+    ("Loss", ("loss",)),
+)
+_MOST_CHARTS = 60
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve. `style` names its CSS class: train, validation, chosen or rejected."""
+
+    name: str
+    style: str
+    points: Points
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture with its words. `svg` is made by us from numbers only; `data` is JSON for the hover script."""
+
+    title: str
+    last: str
+    summary: str
+    svg: str
+    data: str
+    lines: tuple[Line, ...]
+    note: str = ""
+
+
+def group_of(name: str) -> str:
+    """The heading that a metric's chart stands under."""
+    low = name.lower()
+    for group, marks in _RULES:
+        if any(_marks(low, mark) for mark in marks):
+            return group
+    return "More"
+
+
+def chart_groups(series: Series, likelihood: Mapping[str, Points]) -> list[tuple[str, list[Chart]]]:
+    """(heading, charts) in reading order; chosen and rejected share a picture."""
+    made: dict[str, list[Chart]] = {group: [] for group in GROUPS}
+    if likelihood:
+        lines = [Line(side, side, likelihood[side]) for side in ("chosen", "rejected")]
+        made["Likelihood"].append(draw("logps, relative to the start", lines, zero="start"))
+    names = [n for n in series if not (likelihood and n in ("logps/chosen", "logps/rejected"))]
+    pair = {"rewards/chosen", "rewards/rejected"} <= set(names)
+    if pair:
+        made["Rewards"].append(_implicit_rewards(series))
+        names = [n for n in names if n not in ("rewards/chosen", "rewards/rejected")]
+    for name in names[:_MOST_CHARTS]:
+        lines = [Line(split, split, series[name][split]) for split in ("train", "validation") if series[name].get(split)]
+        if any(len(line.points) > 1 for line in lines):
+            made[group_of(name)].append(draw(name, lines))
+    for charts in made.values():
+        charts.sort(key=lambda chart: (not chart.title.endswith("/mean"), not chart.note))
+    return [(group, charts) for group, charts in made.items() if charts]
+
+
+def draw(title: str, lines: Sequence[Line], zero: str = "") -> Chart:
+    """One chart; `zero` labels a marked zero line ("" = none)."""
+    points = [p for line in lines for p in line.points]
+    steps = _span([s for s, _ in points])
+    low, high = _value_range([v for _, v in points], with_zero=bool(zero))
+    frame = _Frame(steps, (low, high))
+    parts = [*_grid(frame, zero)]
+    for line in lines:
+        parts += _curve(frame, line)
+    parts.append('<line class="cursor" y1="10" y2="166" x1="-9" x2="-9"/>')
+    newest = lines[-1].points[-1]
+    said = "; ".join(f"{x.name} from {show(x.points[0][1])} to {show(x.points[-1][1])}" for x in lines)
+    data = {
+        "x": [_LEFT, WIDTH - _RIGHT, *steps],
+        "lines": [[x.name, [[s, float(f"{v:.5g}")] for s, v in x.points]] for x in lines],
+    }
+    return Chart(
+        title,
+        show(newest[1]),
+        f"{title}: {said}, up to step {newest[0]}.",
+        "".join(parts),
+        json.dumps(data),
+        tuple(lines),
+        f"zero is the {zero}" if zero else "",
+    )
+
+
+def _implicit_rewards(series: Series) -> Chart:
+    both = [series[f"rewards/{side}"] for side in ("chosen", "rejected")]
+    split = "validation" if all(len(s.get("validation", [])) > 1 for s in both) else "train"
+    sides = zip(("chosen", "rejected"), both, strict=True)
+    return draw(
+        f"implicit rewards, {split}", [Line(side, side, s[split]) for side, s in sides if s.get(split)], zero="reference"
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    steps: tuple[float, float]
+    values: tuple[float, float]
+
+    def x(self, step: float) -> float:
+        low, high = self.steps
+        return round(_LEFT + (step - low) / ((high - low) or 1) * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        low, high = self.values
+        return round(HEIGHT - _BOTTOM - (value - low) / ((high - low) or 1) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def _grid(frame: _Frame, zero: str) -> list[str]:
+    parts: list[str] = []
+    for value in nice_ticks(*frame.values, 4):
+        y = frame.y(value)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5}" text-anchor="end">{show(value)}</text>')
+    for step in nice_ticks(*frame.steps, 5):
+        if step == int(step):
+            parts.append(
+                f'<text class="tick" x="{frame.x(step)}" y="{HEIGHT - 7}" text-anchor="middle">{show(step, 4)}</text>'
+            )
+    if zero:
+        y = frame.y(0.0)
+        parts.append(f'<line class="zero" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="zero-label" x="{WIDTH - _RIGHT - 2}" y="{y - 4}" text-anchor="end">{zero}</text>')
+    return parts
+
+
+def _curve(frame: _Frame, line: Line) -> list[str]:
+    def path(points: Points, kind: str) -> str:
+        steps = " ".join(f"{frame.x(s)},{frame.y(v)}" for s, v in points)
+        return f'<polyline class="{kind} {line.style}" points="{steps}"/>'
+
+    few = len(line.points) <= 30
+    dots = [f'<circle class="{line.style}" cx="{frame.x(s)}" cy="{frame.y(v)}" r="2.4"/>' for s, v in line.points]
+    if line.style == "train" and len(line.points) > _SMOOTH_FROM:
+        return [path(line.points, "raw"), path(smooth(line.points), "line")]
+    return [path(line.points, "line"), *(dots if (few and line.style != "train") or len(line.points) == 1 else [])]
+
+
+def smooth(points: Points) -> Points:
+    """Running mean with a memory of a twentieth of the points, its start corrected (as Adam corrects its means)."""
+    keep = 1 - 1 / max(2.0, len(points) / 20)
+    out: Points = []
+    total = weight = 0.0
+    for step, value in points:
+        total, weight = keep * total + value, keep * weight + 1
+        out.append((step, total / weight))
+    return out
+
+
+def nice_ticks(low: float, high: float, count: int) -> list[float]:
+    """About `count` round numbers inside [low, high]."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * min((m for m in (1, 2, 5, 10) if m * power >= rough), default=10)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
+
+
+def _value_range(values: Sequence[float], with_zero: bool) -> tuple[float, float]:
+    """The range to draw, with some air."""
+    ordered = sorted([*values, 0.0] if with_zero else values)
+    low, high = ordered[0], ordered[-1]
+    if low == high:
+        pad = abs(low) * 0.1 or 1.0
+        return low - pad, high + pad
+    return low - 0.06 * (high - low), high + 0.06 * (high - low)
+
+
+def _span(steps: Sequence[int]) -> tuple[float, float]:
+    low, high = float(min(steps)), float(max(steps))
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _marks(name: str, mark: str) -> bool:
+    if mark == "lr":
+        return name == "lr" or name.startswith("lr-") or name.startswith("lr/")
+    if mark == "kl":
+        return "kl" in name.replace("/", " ").replace("_", " ").split() or name.endswith("approxkl_avg")
+    return mark in name

@@ -1,0 +1,255 @@
+"""Reads a run folder, whatever state it is in, into the plain facts that the report shows and report.json holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from core import __version__
+from core.redact import Redactor
+from core.report.changes import Change, changes, headline, show
+from core.runfolder import CONFIG, METRICS, NOTES, RUN, read_json, read_jsonl, run_state
+
+Points = list[tuple[int, float]]
+Series = dict[str, dict[str, Points]]
+
+_HEAD = {"step", "epoch", "time", "split"}
+_MOST_POINTS, _MOST_SAMPLES, _MOST_NOTES, _MOST_TEXT = 300, 24, 100, 4000
+_SAMPLE_FILE = re.compile(r"step_(\d+)\.jsonl")
+_THROUGHPUT = ("tokens_per_second", "throughput/tokens_per_second")
+_DEGENERATE = (
+    "Both the chosen and the rejected answers have become less likely than at the start. The margin grows because the "
+    "rejected ones fall faster, while the model may drift to answers that nobody rated. An SFT anchor term or a smaller "
+    "learning rate holds the chosen answers up."
+)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Everything the report says, as plain values. Missing files give empty parts, never an error."""
+    run, records = read_json(folder / RUN), list(read_jsonl(folder / METRICS))
+    config, config_text = _config(folder / CONFIG)
+    series = read_series(records)
+    state = run_state(folder)
+    samples = _samples(folder)
+    found = changes(*_before_after(series, samples))
+    step = max((int(r.get("step", 0)) for r in records), default=0)
+    title = _title(config)
+    likelihood = relative_logps(series)
+    facts = {
+        "accordant": __version__,
+        "name": run.get("name") or folder.name,
+        "title": title,
+        "state": state,
+        "state_text": _state_text(state, step, run),
+        "headline": headline(found, title),
+        "changes": [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
+        "step": step,
+        "run": _run_rows(run, records, series, config, step),
+        "likelihood_warning": _DEGENERATE if _both_fell(likelihood) else "",
+        "likelihood": likelihood,
+        "series": {name: {split: thin(points) for split, points in splits.items()} for name, splits in series.items()},
+        "samples": samples,
+        "notes": sorted(read_jsonl(folder / NOTES), key=lambda n: n.get("level") == "info")[:_MOST_NOTES],
+        "plugins": run.get("plugins") or [],
+        "versions": run.get("versions") or {},
+        "data": run.get("data") or {},
+        "config": config,
+        "config_text": config_text,
+    }
+    redacted: dict[str, Any] = Redactor.of(config)(facts)
+    return redacted
+
+
+def read_series(records: Sequence[Mapping[str, Any]]) -> Series:
+    """{metric: {split: [(step, value)...]}}; of several lines with one step the last counts, values that are null go."""
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for record in records:
+        for name, value in record.items():
+            if name not in _HEAD and isinstance(value, (int, float)) and not isinstance(value, bool):
+                by_step = values.setdefault(name, {}).setdefault(str(record.get("split", "train")), {})
+                by_step[int(record.get("step", 0))] = float(value)
+    return {name: {split: sorted(v.items()) for split, v in splits.items()} for name, splits in sorted(values.items())}
+
+
+def thin(points: Points, most: int = _MOST_POINTS) -> Points:
+    """At most `most` points: means over neighbours, the first and the last point kept as they are."""
+    if len(points) <= most:
+        return points
+    inner, size = points[1:-1], (len(points) - 2) / (most - 2)
+    buckets = [inner[int(i * size) : int((i + 1) * size)] for i in range(most - 2)]
+    means = [(bucket[len(bucket) // 2][0], fmean(v for _, v in bucket)) for bucket in buckets if bucket]
+    return [points[0], *means, points[-1]]
+
+
+def relative_logps(series: Series) -> dict[str, Points]:
+    """logps/chosen and logps/rejected minus their first value, so that zero is the start; {} where either is missing.
+
+    Validation's where it has two points (the same pairs each time), else training's, whose batches differ.
+    """
+    out: dict[str, Points] = {}
+    both = [series.get(f"logps/{side}", {}) for side in ("chosen", "rejected")]
+    split = "validation" if all(len(s.get("validation", [])) > 1 for s in both) else "train"
+    for side, splits in zip(("chosen", "rejected"), both, strict=True):
+        points = splits.get(split, [])
+        if len(points) < 2:
+            return {}
+        start = points[0][1] if split == "validation" else fmean(v for _, v in points[: max(1, len(points) // 20)])
+        out[side] = thin([(step, value - start) for step, value in points])
+    return out
+
+
+def _both_fell(likelihood: Mapping[str, Points]) -> bool:
+    """True where the last tenth of both curves lies below the start."""
+    if not likelihood:
+        return False
+    return all(fmean(v for _, v in points[-max(1, len(points) // 10) :]) < 0 for points in likelihood.values())
+
+
+def _before_after(series: Series, samples: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    """The first and the newest validation; what only the samples tell is added from them."""
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for name, splits in series.items():
+        points = splits.get("validation", [])
+        if points:
+            after[name] = points[-1][1]
+        if len(points) > 1:
+            before[name] = points[0][1]
+    for metrics, side in ((before, "before"), (after, "after")):
+        for name, value in _sample_means([s[side] for s in samples if s.get(side)]).items():
+            known = any(key.startswith("rewards/") and key.endswith("/mean") for key in series)
+            if not (name.startswith("rewards/") and known):
+                metrics.setdefault(name, value)
+    return before, after
+
+
+def _sample_means(answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    means: dict[str, float] = {}
+    tokens = [a["tokens"] for a in answers if isinstance(a.get("tokens"), (int, float))]
+    if tokens:
+        means["completions/mean_length"] = fmean(tokens)
+    for name in sorted({name for a in answers for name in a["scores"]}):
+        scores = [a["scores"][name] for a in answers if isinstance(a["scores"].get(name), (int, float))]
+        if scores:
+            means[f"rewards/{name}/mean"] = fmean(scores)
+    return means
+
+
+def _samples(folder: Path) -> list[dict[str, Any]]:
+    """[{"id", "prompt", "before", "after", "before_step", "after_step"}] for the prompts of the newest validation."""
+    files: dict[int, Path] = {}
+    for path in folder.glob("samples/step_*.jsonl"):
+        match = _SAMPLE_FILE.fullmatch(path.name)
+        if match:
+            files[int(match[1])] = path
+    if not files:
+        return []
+    first, last = min(files), max(files)
+    before = {str(r.get("id")): r for r in read_jsonl(files[first])} if first != last else {}
+    out: list[dict[str, Any]] = []
+    for record in list(read_jsonl(files[last]))[:_MOST_SAMPLES]:
+        key = str(record.get("id"))
+        out.append(
+            {
+                "id": key,
+                "prompt": _clip(str(record.get("prompt", ""))),
+                "before": _answer(before[key]) if key in before else None,
+                "after": _answer(record),
+                "before_step": first,
+                "after_step": last,
+            }
+        )
+    return out
+
+
+def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "response": _clip(str(record.get("response", ""))),
+        "tokens": record.get("tokens"),
+        "finished": bool(record.get("finished", True)),
+        "scores": dict(record.get("scores") or {}),
+    }
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]} … ({len(text) - _MOST_TEXT:,} more characters)"
+
+
+def _config(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = yaml.safe_load(text)
+    except (FileNotFoundError, yaml.YAMLError):
+        return {}, ""
+    return (value if isinstance(value, dict) else {}), text
+
+
+def _title(config: Mapping[str, Any]) -> str:
+    objective, reward = (str((config.get(key) or {}).get("name") or "") for key in ("objective", "reward"))
+    title = objective.replace("_", " ") or "a run"
+    title = title.upper() if len(title) <= 3 else title.capitalize()
+    return f"{title} with reward {reward}" if reward and reward != "none" else title
+
+
+def _state_text(state: str, step: int, run: Mapping[str, Any]) -> str:
+    reason = str(run.get("reason") or "")
+    return {
+        "running": f"This run is still going. This page shows it up to step {step}.",
+        "stopped": f"This run was stopped at step {step}; it can be resumed. {reason}",
+        "failed": f"This run failed at step {step}. {reason}",
+        "lost": f"The process of this run is gone and left no word. The last record is of step {step}; it can be resumed.",
+    }.get(state, "").strip()
+
+
+def _run_rows(
+    run: Mapping[str, Any], records: Sequence[Mapping[str, Any]], series: Series, config: Mapping[str, Any], step: int
+) -> list[tuple[str, str]]:
+    """(label, text) rows on the run itself; what is not known is left out."""
+    seconds = float(run.get("seconds") or 0.0) or max((float(r.get("time") or 0.0) for r in records), default=0.0)
+    speed = next((series[name]["train"] for name in _THROUGHPUT if "train" in series.get(name, {})), [])
+    memory = run.get("peak_memory") or {}
+    git = run.get("git") or {}
+    rows = {
+        "started": _when(run.get("started")),
+        "ended": _when(run.get("ended")),
+        "wall time": duration(seconds) if seconds else "",
+        "sessions": str(run["sessions"]) if int(run.get("sessions") or 1) > 1 else "",
+        "steps": f"{step:,}" if step else "",
+        "tokens per second": show(fmean(v for _, v in speed)) if speed else "",
+        "peak memory": ", ".join(f"{size / 2**30:.2f} GiB ({name})" for name, size in memory.items()),
+        "hardware": str(run.get("hardware") or ""),
+        "seed": str(config.get("seed", "")),
+        "commit": f"{str(git['commit'])[:12]}{' with local changes' if git.get('dirty') else ''}"
+        if git.get("commit")
+        else "",
+        "config digest": str(run.get("config_digest") or ""),
+        "command": str(run.get("command") or ""),
+    }
+    return [(label, text) for label, text in rows.items() if text]
+
+
+def duration(seconds: float) -> str:
+    """1 h 02 min, 3 min 20 s, 12 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def _when(moment: Any) -> str:
+    try:
+        return datetime.fromisoformat(str(moment)).strftime("%Y-%m-%d %H:%M %Z")
+    except ValueError:
+        return ""
+
+
+def change_of(fact: Mapping[str, Any]) -> Change:
+    """The `Change` behind an entry of facts["changes"]."""
+    return Change(*(fact[key] for key in ("key", "label", "before", "after", "unit", "better")))

@@ -1,0 +1,41 @@
+
+"use strict";
+for (const svg of document.querySelectorAll("svg[data-chart]")) {
+  const { x: [left, right, low, high], lines } = JSON.parse(svg.dataset.chart);
+  const cursor = svg.querySelector(".cursor");
+  const readout = svg.parentElement.querySelector(".readout");
+  const quiet = [...readout.childNodes];
+  const steps = [...new Set(lines.flatMap(([, points]) => points.map((p) => p[0])))].sort((a, b) => a - b);
+  const place = (step) => left + ((step - low) / (high - low || 1)) * (right - left);
+  const nearest = (points, step) => points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a));
+  const show = (v) => (v === 0 ? "0" : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(2) : String(+v.toPrecision(4)));
+  let at = -1;
+  const tell = (index) => {
+    at = Math.max(0, Math.min(steps.length - 1, index));
+    const step = steps[at];
+    cursor.setAttribute("x1", place(step));
+    cursor.setAttribute("x2", place(step));
+    const near = lines.map(([name, points]) => [name, nearest(points, step)]);
+    readout.textContent = `step ${step} · ` + near.map(([n, p]) => `${n} ${show(p[1])}` + (p[0] === step ? "" : ` (at ${p[0]})`)).join(" · ");
+  };
+  const leave = () => {
+    cursor.setAttribute("x1", -9);
+    cursor.setAttribute("x2", -9);
+    readout.replaceChildren(...quiet);
+    at = -1;
+  };
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const wanted = low + (((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width - left) / (right - left) * (high - low);
+    tell(steps.indexOf(steps.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a))));
+  });
+  svg.addEventListener("pointerleave", leave);
+  svg.addEventListener("blur", leave);
+  svg.addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: steps.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    tell(to);
+  });
+}
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));

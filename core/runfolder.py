@@ -36,6 +36,8 @@ State = Literal["running", "finished", "stopped", "failed", "lost"]
 Level = Literal["info", "warning", "advice"]
 
 METRICS, NOTES, CONFIG, RUN = "metrics.jsonl", "notes.jsonl", "config.yaml", "run.json"
+LEADING = ("step", "epoch", "time", "split")
+"""What every line of metrics.jsonl begins with; the rest of a line is metrics."""
 LOGGER = logging.getLogger("accordant")
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "advice": logging.WARNING}
@@ -169,6 +171,18 @@ class RunFolder:
         self._notes.add((topic, text))
         LOGGER.log(_LEVELS[level], "%s: %s", topic, text)
         self.append(NOTES, {"step": step, "level": level, "topic": topic, "text": text})
+
+    def first_and_last_validation(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The validation metrics of the first and of the newest step that have any; both empty without validation."""
+        by_step: dict[int, dict[str, float]] = {}
+        for record in read_jsonl(self.path / METRICS):
+            if record.get("split") == "validation":
+                values = {k: v for k, v in record.items() if k not in LEADING and isinstance(v, (int, float))}
+                by_step.setdefault(int(record.get("step", 0)), {}).update(values)
+        if not by_step:
+            return {}, {}
+        first, last = min(by_step), max(by_step)
+        return (by_step[first] if first != last else {}), by_step[last]
 
     def rewind(self, step: int) -> None:
         """Forgets metrics, notes and samples of later steps, so that a resumed run writes what one piece would have."""

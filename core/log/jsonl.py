@@ -11,12 +11,11 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from core.runfolder import METRICS, RunFolder, read_jsonl
+from core.runfolder import LEADING, METRICS, RunFolder, read_jsonl
 
 VALIDATION = "validation/"
 """The prefix by which a logged metric is told to be one of validation."""
 
-LEADING = ("step", "epoch", "time", "split")
 # What Lightning adds to a call on its own account; "epoch" has its own place in the line.
 _LIGHTNINGS_OWN = {"epoch", "step", "hp_metric"}
 

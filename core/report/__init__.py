@@ -22,6 +22,7 @@ from core.report.changes import Change, changes, headline, show
 from core.report.charts import HEIGHT, WIDTH, chart_groups
 from core.report.facts import read_facts
 from core.runfolder import RUN, write_atomic
+from core.text import visible
 
 __all__ = ["Change", "build_report", "changes", "headline", "show"]
 
@@ -61,22 +62,6 @@ def render(facts: dict[str, Any]) -> str:
         script=Markup(script),
         score_names=_score_names(facts["samples"]),
     )
-
-
-def visible(text: Any) -> str:
-    """Text whose control characters can be seen: a model may write NUL, or marks that turn the direction of reading."""
-    return "".join(_visible(character) for character in str(text))
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if character in "\n\t" or (code >= 0x20 and code != 0x7F and not _turns(code)):
-        return character if not 0xD800 <= code <= 0xDFFF else "\ufffd"
-    return f"\\u{code:04x}"
-
-
-def _turns(code: int) -> bool:
-    return 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or 0x80 <= code <= 0x9F
 
 
 def _score_names(samples: list[dict[str, Any]]) -> list[str]:

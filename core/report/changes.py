@@ -73,8 +73,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
 
 
 def reward_keys(metrics: Mapping[str, Any]) -> list[str]:
-    """Names of measured rewards: `rewards/<name>/mean`, else one of TRL's single names."""
-    named = sorted(key for key in metrics if key.startswith("rewards/") and key.endswith("/mean"))
+    """Names of measured rewards: `rewards/<name>/mean`, the composed one (equal to `reward`) first; else TRL's names."""
+    named = [key for key in metrics if key.startswith("rewards/") and key.endswith("/mean")]
+    named.sort(key=lambda key: (metrics[key] != metrics.get("reward"), key))
     return named or [key for key in _REWARD_FALLBACKS if key in metrics][:1]
 
 

@@ -16,7 +16,7 @@ _SMOOTH_FROM = 40  # with more points than this the raw line is faint and a runn
 
 GROUPS = ("Rewards", "Loss", "Likelihood", "KL", "Length", "Learning rate", "Throughput", "Gradients", "More")
 _RULES = (
-    ("Throughput", ("per_second", "step_time", "throughput")),
+    ("Throughput", ("speed/", "per_second", "step_time")),
     ("Gradients", ("grad_norm", "grad/", "gradient")),
     ("KL", ("kl",)),
     ("Likelihood", ("logps/", "mean_token_accuracy", "entropy")),
@@ -60,12 +60,17 @@ def group_of(name: str) -> str:
 
 
 def chart_groups(series: Series, likelihood: Mapping[str, Points]) -> list[tuple[str, list[Chart]]]:
-    """(heading, charts) in reading order; chosen and rejected share a picture."""
+    """(heading, charts) in reading order; chosen and rejected share a picture, and so do a metric's two splits."""
     made: dict[str, list[Chart]] = {group: [] for group in GROUPS}
     if likelihood:
         lines = [Line(side, side, likelihood[side]) for side in ("chosen", "rejected")]
         made["Likelihood"].append(draw("logps, relative to the start", lines, zero="start"))
-    names = [n for n in series if not (likelihood and n in ("logps/chosen", "logps/rejected"))]
+    measured = any(name.endswith("/mean") for name in series)  # then `reward` is one of them again
+    names = [
+        n
+        for n in series
+        if not (n == "reward" and measured) and not (likelihood and n in ("logps/chosen", "logps/rejected"))
+    ]
     pair = {"rewards/chosen", "rewards/rejected"} <= set(names)
     if pair:
         made["Rewards"].append(_implicit_rewards(series))
@@ -131,7 +136,7 @@ class _Frame:
 
 def _grid(frame: _Frame, zero: str) -> list[str]:
     parts: list[str] = []
-    for value in nice_ticks(*frame.values, 4):
+    for value in nice_ticks(*frame.values, 5):
         y = frame.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5}" text-anchor="end">{show(value)}</text>')

@@ -15,15 +15,14 @@ import yaml  # type: ignore[import-untyped]
 from core import __version__
 from core.redact import Redactor
 from core.report.changes import Change, changes, headline, show
-from core.runfolder import CONFIG, METRICS, NOTES, RUN, read_json, read_jsonl, run_state
+from core.runfolder import CONFIG, LEADING, METRICS, NOTES, RUN, read_json, read_jsonl, run_state
 
 Points = list[tuple[int, float]]
 Series = dict[str, dict[str, Points]]
 
-_HEAD = {"step", "epoch", "time", "split"}
 _MOST_POINTS, _MOST_SAMPLES, _MOST_NOTES, _MOST_TEXT = 300, 24, 100, 4000
 _SAMPLE_FILE = re.compile(r"step_(\d+)\.jsonl")
-_THROUGHPUT = ("tokens_per_second", "throughput/tokens_per_second")
+_THROUGHPUT = ("speed/tokens_per_second", "tokens_per_second")
 _DEGENERATE = (
     "Both the chosen and the rejected answers have become less likely than at the start. The margin grows because the "
     "rejected ones fall faster, while the model may drift to answers that nobody rated. An SFT anchor term or a smaller "
@@ -72,7 +71,7 @@ def read_series(records: Sequence[Mapping[str, Any]]) -> Series:
     values: dict[str, dict[str, dict[int, float]]] = {}
     for record in records:
         for name, value in record.items():
-            if name not in _HEAD and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if name not in LEADING and isinstance(value, (int, float)) and not isinstance(value, bool):
                 by_step = values.setdefault(name, {}).setdefault(str(record.get("split", "train")), {})
                 by_step[int(record.get("step", 0))] = float(value)
     return {name: {split: sorted(v.items()) for split, v in splits.items()} for name, splits in sorted(values.items())}

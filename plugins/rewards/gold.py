@@ -1,0 +1,20 @@
+"""gold: the sandbox's own judge, which knows the truth. Only for data=sandbox; docs/sandbox.md says what it rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from core.data.sandbox import gold
+from core.reward import RewardSource, Sample
+
+
+class Gold(RewardSource):
+    """How good an answer to a sandbox request is, from 0 to 1, worked out from the request and the answer."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"task"})
+    unit: ClassVar[str] = "gold"
+
+    def score(self, samples: Sequence[Sample]) -> list[float | None]:
+        """One number in [0, 1] per sample. DataError where a sample's task is none of the sandbox's."""
+        return [gold(s.prompt, s.response, s.columns["task"]) for s in samples]

@@ -69,7 +69,7 @@ class Redactor:
         A key that speaks of a password or a secret masks numbers too; one that speaks of a token masks text only.
         """
         if isinstance(value, Mapping):
-            return {key: self(item, str(key)) for key, item in value.items()}
+            return {self.text(key) if isinstance(key, str) else key: self(item, str(key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self(item, name) for item in value]
         if isinstance(value, str):

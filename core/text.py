@@ -17,10 +17,9 @@ def one_line(text: object, width: int) -> str:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """The text as a stream of that encoding can take it (a terminal under LANG=C may know ASCII only)."""
-    encoding = encoding or "ascii"
+    """The text as a stream of that encoding can take it (a terminal under LANG=C may know ASCII only; None: any)."""
     try:
-        text.encode(encoding)
+        text.encode(encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
     return text

@@ -95,11 +95,12 @@ def show(value: float | None, digits: int = 3) -> str:
     if size >= 1000:
         text = f"{value:,.0f}"
     elif size and size < 1e-3:
-        text = f"{value:.{digits - 1}e}".replace("e-0", "e-")
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        text = f"{float(mantissa):g}e{int(power)}"
     else:
         whole = len(str(int(size))) if size >= 1 else 0
         text = f"{value:.{max(0, digits - max(whole, 1)) if size >= 1 else digits}f}"
-    if "." in text and "e" not in text:
+    if "." in text and "e" not in text:  # 0.540 is 0.54
         text = text.rstrip("0").rstrip(".")
     return ("0" if text in ("-0", "0") else text).replace("-", _MINUS)
 

@@ -92,7 +92,7 @@ def draw(title: str, lines: Sequence[Line], zero: str = "") -> Chart:
     frame = _Frame(steps, (low, high))
     parts = [*_grid(frame, zero)]
     for line in lines:
-        parts += _curve(frame, line)
+        parts += _curve(frame, line, noisy=group_of(title) != "Learning rate")
     parts.append('<line class="cursor" y1="10" y2="166" x1="-9" x2="-9"/>')
     newest = lines[-1].points[-1]
     said = "; ".join(f"{x.name} from {show(x.points[0][1])} to {show(x.points[-1][1])}" for x in lines)
@@ -102,7 +102,7 @@ def draw(title: str, lines: Sequence[Line], zero: str = "") -> Chart:
     }
     return Chart(
         title,
-        show(newest[1]),
+        " / ".join(show(line.points[-1][1]) for line in lines) if zero else show(newest[1]),
         f"{title}: {said}, up to step {newest[0]}.",
         "".join(parts),
         json.dumps(data),
@@ -152,14 +152,14 @@ def _grid(frame: _Frame, zero: str) -> list[str]:
     return parts
 
 
-def _curve(frame: _Frame, line: Line) -> list[str]:
+def _curve(frame: _Frame, line: Line, noisy: bool) -> list[str]:
     def path(points: Points, kind: str) -> str:
         steps = " ".join(f"{frame.x(s)},{frame.y(v)}" for s, v in points)
         return f'<polyline class="{kind} {line.style}" points="{steps}"/>'
 
     few = len(line.points) <= 30
     dots = [f'<circle class="{line.style}" cx="{frame.x(s)}" cy="{frame.y(v)}" r="2.4"/>' for s, v in line.points]
-    if line.style == "train" and len(line.points) > _SMOOTH_FROM:
+    if noisy and line.style == "train" and len(line.points) > _SMOOTH_FROM:
         return [path(line.points, "raw"), path(smooth(line.points), "line")]
     return [path(line.points, "line"), *(dots if (few and line.style != "train") or len(line.points) == 1 else [])]
 
@@ -181,7 +181,7 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
         return [low]
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * min((m for m in (1, 2, 5, 10) if m * power >= rough), default=10)
+    step = power * min((m for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9)), default=10)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [float(f"{i * step:.10g}") for i in range(first, last + 1)]

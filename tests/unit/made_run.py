@@ -24,9 +24,21 @@ PLUGINS = [
     {"kind": "reward", "name": "length", "distribution": "accordant", "version": "0.1.0"},
 ]
 PAIRS = [
-    ("What is the capital of France?", "Paris.", "The capital of France is Paris, a city on the Seine in the north of the country."),
-    ("Add 17 and 25.", "42", "17 and 25 together make 42. One can see it by adding 17 and 20, which gives 37, and then 5 more."),
-    ("Name three fruits.", "apple, pear, plum", "Three fruits are the apple, the pear and the plum.\n\n- apple\n- pear\n- plum"),
+    (
+        "What is the capital of France?",
+        "Paris.",
+        "The capital of France is Paris, a city on the Seine in the north of the country.",
+    ),
+    (
+        "Add 17 and 25.",
+        "42",
+        "17 and 25 together make 42. One can see it by adding 17 and 20, which gives 37, and then 5 more.",
+    ),
+    (
+        "Name three fruits.",
+        "apple, pear, plum",
+        "Three fruits are the apple, the pear and the plum.\n\n- apple\n- pear\n- plum",
+    ),
     ("Please rewrite politely: give me the report.", "Give me the report, please.", "Could you kindly send me the report?"),
     ("Which is heavier, a feather or a stone?", "A stone.", "A stone is heavier than a feather, for it has far more mass."),
     ("Spell the word cat backwards.", "tac", "Backwards, the word cat is spelt t, a, c: tac"),
@@ -48,7 +60,7 @@ def make_run(path: Path, steps: int = 240, every: int = 24) -> RunFolder:
                 "lr": 5e-4 * min(1.0, step / (0.1 * steps)) * (1 - step / (steps * 1.1)),
                 "logps/chosen": -60 - 6 * done + 3 * noise,
                 "logps/rejected": -52 - 25 * done + 3 * noise,
-                "tokens_per_second": 5200 + 150 * made.gauss(0, 1),
+                "speed/tokens_per_second": 5200 + 150 * made.gauss(0, 1),
             }
             run.append("metrics.jsonl", {**head, "split": "train", **train})
         if step % every == 0:
@@ -56,6 +68,7 @@ def make_run(path: Path, steps: int = 240, every: int = 24) -> RunFolder:
                 "loss": 0.693 - 0.22 * done,
                 "completions/mean_length": 9.4 + 18 * done,
                 "completions/clipped_ratio": 0.01 + 0.05 * done,
+                "reward": 9.4 + 17.2 * done,
                 "rewards/length/mean": 9.4 + 17.2 * done,
                 "rewards/gold/mean": 0.61 - 0.08 * done,
                 "rewards/chosen": -0.6 * done,
@@ -80,4 +93,11 @@ def sample(index: int, pair: tuple[str, str, str], trained: bool) -> dict[str, A
     tokens = len(response.split()) + 1
     scores = {"length": float(tokens), "gold": round(0.9 - 0.01 * tokens, 2)}
     finished = index != 3 or not trained
-    return {"id": f"p{index}", "prompt": pair[0], "response": response, "finished": finished, "tokens": tokens, "scores": scores}
+    return {
+        "id": f"p{index}",
+        "prompt": pair[0],
+        "response": response,
+        "finished": finished,
+        "tokens": tokens,
+        "scores": scores,
+    }

@@ -1,0 +1,306 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_run import CONFIG, PLUGINS, make_run, sample
+
+from core.errors import ConfigError
+from core.report import build_report, changes, headline, show
+from core.report.charts import chart_groups, group_of, nice_ticks, smooth
+from core.report.facts import read_series, relative_logps, thin
+from core.runfolder import RunFolder
+
+CANARY = "Qz7canaryQz7canaryQz7"
+XSS = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style></script><svg onload=alert(1)>",
+    "{{ 7*7 }}{% raw %}",
+    "<!-- --><a href='https://evil.example'>x</a>",
+)
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and the text outside of style and script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("style", "script"):
+            self.words.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def report(folder: RunFolder) -> tuple[Page, dict]:
+    html, data = build_report(folder.path)
+    assert html.stat().st_size < 3_000_000
+    return Page(html.read_text()), json.loads(data.read_text(), parse_constant=pytest.fail)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("made") / "dpo-length")
+    run.finish("finished")
+    return run
+
+
+def test_the_page_says_what_changed(made):
+    page, facts = report(made)
+    said = "DPO with reward length: length reward rose from 9.4 to 25.7, gold reward fell from 0.61 to 0.534, answers grew"
+    assert facts["headline"].startswith(said)
+    assert facts["headline"] in page.text
+    verdicts = {c["label"]: (c["arrow"], c["verdict"]) for c in facts["changes"]}
+    assert verdicts["length reward"] == ("up", "good")
+    assert verdicts["gold reward"] == ("down", "bad")
+    assert verdicts["mean length"] == ("up", "")
+    assert verdicts["validation loss"] == ("down", "good")
+    assert "Paris, a city on the Seine" in page.text
+    assert "cut at the limit" in page.text
+    assert "try objective.sft_weight=0.1" in page.text
+    assert "beta: 0.1" in page.text
+    assert {p["name"] for p in facts["plugins"]} == {"dpo", "length"}
+    assert facts["step"] == 240
+    assert dict(facts["run"])["tokens per second"].startswith("5,")
+    assert facts["data"]["rows"] == {"train": 512, "validation": 64}
+
+
+def test_the_page_loads_nothing(made):
+    page, _ = report(made)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "img", "object", "embed", "base", "form", "audio", "video", "source"), tag
+        for name in ("src", "href", "srcset", "action", "data", "poster", "style"):
+            assert name not in attributes, (tag, name)
+        assert not [name for name in attributes if name.startswith("on")]
+    html = (made.path / "report.html").read_text()
+    assert not re.search(r"https?://|@import|url\(", html)
+    (policy,) = [a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert len(re.findall(r"'sha256-[A-Za-z0-9+/=]{44}'", policy)) == 2
+
+
+def test_every_picture_has_words(made):
+    page, _ = report(made)
+    pictures = [a for t, a in page.tags if t == "svg"]
+    assert len(pictures) > 8
+    assert all(a["role"] == "img" and a["tabindex"] == "0" and a["aria-label"] for a in pictures)
+    assert any("logps, relative to the start: chosen from 0 to" in a["aria-label"] for a in pictures)
+
+
+def test_text_of_models_is_data(tmp_path):
+    config = {**CONFIG, "run": {"name": XSS[0]}, "reward": {"name": XSS[1]}}
+    run = RunFolder.create(tmp_path / "a", config, [{**PLUGINS[0], "name": XSS[2]}])
+    records = [
+        {"id": text, "prompt": text, "response": text + "\x1b[31m\x00\u202e", "tokens": 3, "scores": {text: 1.0}}
+        for text in XSS
+    ]
+    for step in (0, 5):
+        run.write_jsonl(f"samples/step_{step:06d}.jsonl", records)
+        run.append("metrics.jsonl", {"step": step, "split": "validation", XSS[0]: float(step), XSS[1]: 1.0})
+    run.note(0, "info", XSS[0], XSS[2])
+    run.record(data={XSS[0]: [{XSS[1]: XSS[2]}]})
+    run.finish("failed", XSS[1])
+    page, _ = report(run)
+    assert [t for t, _ in page.tags].count("script") == 1
+    assert not [t for t, _ in page.tags if t in ("img", "a")]
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    for text in XSS:
+        assert " ".join(text.split()) in page.text
+    assert "\\u001b[31m\\u0000\\u202e" in page.text
+    assert "\x1b" not in (run.path / "report.html").read_text()
+
+
+def test_no_canary_in_the_report(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUDGE_API_KEY", CANARY)
+    run = make_run(tmp_path / "a", steps=4, every=2)
+    for name in ("config.yaml", "notes.jsonl", "samples/step_000004.jsonl"):
+        path = run.path / name  # as if an older version, or the user, had written it there
+        path.write_text(path.read_text().replace("length", CANARY))
+    build_report(run.path)
+    assert CANARY in (run.path / "config.yaml").read_text()
+    assert not [n for n in ("report.html", "report.json") if CANARY in (run.path / n).read_text()]
+
+
+def test_runs_that_have_not_ended_well(tmp_path):
+    run = make_run(tmp_path / "a", steps=4, every=2)
+    page, facts = report(run)
+    assert facts["state"] == "running"
+    assert "still going" in page.text
+    lock = run.path / "run.lock"
+    held = lock.read_text()
+    lock.write_text("{}")
+    assert report(run)[1]["state"] == "lost"
+    assert "left no word" in report(run)[0].text
+    lock.write_text(held)
+    run.finish("failed", "TrainingError: 3 steps in a row had a non-finite loss")
+    page, facts = report(run)
+    assert facts["state"] == "failed"
+    assert "3 steps in a row had a non-finite loss" in page.text
+
+
+def test_a_bare_run_and_one_without_samples(tmp_path):
+    bare = RunFolder.create(tmp_path / "bare", {})
+    page, facts = report(bare)
+    assert (facts["headline"], facts["changes"], facts["samples"]) == ("A run.", [], [])
+    assert "kept no samples" in page.text
+    run = make_run(tmp_path / "a", steps=4, every=2)
+    shutil.rmtree(run.path / "samples")
+    assert "kept no samples" in report(run)[0].text
+    with pytest.raises(ConfigError, match="holds no run"):
+        build_report(tmp_path)
+
+
+def test_samples_alone_tell_what_changed(tmp_path):
+    run = RunFolder.create(tmp_path / "a", CONFIG)
+    pair = ("Q?", "one two three", "one two three four five six seven")
+    for step in (0, 10):
+        run.write_jsonl(f"samples/step_{step:06d}.jsonl", [sample(0, pair, step > 0), sample(1, pair, step > 0)])
+    found = {c["label"]: (c["before"], c["after"]) for c in report(run)[1]["changes"]}
+    assert found == {"gold reward": (0.86, 0.82), "length reward": (4.0, 8.0), "mean length": (4.0, 8.0)}
+
+
+def test_long_runs_stay_small(tmp_path):
+    run = RunFolder.create(tmp_path / "a", CONFIG)
+    lines = [json.dumps({"step": s, "split": "train", **{f"m{i}": s / (i + 1) for i in range(30)}}) for s in range(5000)]
+    (run.path / "metrics.jsonl").write_text("\n".join(lines))
+    run.write_jsonl(
+        "samples/step_000001.jsonl", [{"id": i, "prompt": "x" * 50_000, "response": "y" * 50_000} for i in range(80)]
+    )
+    page, facts = report(run)
+    assert facts["step"] == 4999
+    assert len(facts["samples"]) == 24
+    assert "46,000 more characters" in page.text
+
+
+# -- the likelihoods of DPO -----------------------------------------------------------------------------------------------
+
+
+def logps(chosen: list[float], rejected: list[float], split: str = "validation") -> dict:
+    return {
+        f"logps/{side}": {split: list(enumerate(values))} for side, values in (("chosen", chosen), ("rejected", rejected))
+    }
+
+
+def test_likelihoods_are_drawn_from_their_start():
+    assert relative_logps(logps([-50, -55], [-40, -60])) == {"chosen": [(0, 0), (1, -5)], "rejected": [(0, 0), (1, -20)]}
+    assert relative_logps({"logps/chosen": {"validation": [(0, -1.0), (1, -2.0)]}}) == {}
+    assert relative_logps(logps([-50], [-40])) == {}
+    ((_, charts),) = chart_groups(logps([-50, -55], [-40, -60]), relative_logps(logps([-50, -55], [-40, -60])))
+    assert [line.name for line in charts[0].lines] == ["chosen", "rejected"]
+    assert 'class="zero"' in charts[0].svg
+
+
+@pytest.mark.parametrize(("chosen", "warned"), [([-50.0, -55.0], True), ([-50.0, -45.0], False)])
+def test_the_degenerate_case_is_told(tmp_path, chosen, warned):
+    run = RunFolder.create(tmp_path / "a", CONFIG)
+    for step, value in enumerate(chosen):
+        run.append(
+            "metrics.jsonl", {"step": step, "split": "validation", "logps/chosen": value, "logps/rejected": -40.0 - 9 * step}
+        )
+    page, facts = report(run)
+    assert bool(facts["likelihood_warning"]) is warned
+    assert ("less likely than at the start" in page.text) is warned
+
+
+# -- the parts --------------------------------------------------------------------------------------------------------------
+
+
+def test_series_keep_the_newest_of_a_step_and_pass_null_over():
+    records = [
+        {"step": 1, "split": "train", "loss": 2.0, "epoch": 0.0},
+        {"step": 1, "split": "train", "loss": 1.0},
+        {"step": 2, "split": "train", "loss": None},
+        {"step": 0, "split": "validation", "loss": 3.0},
+    ]
+    assert read_series(records) == {"loss": {"train": [(1, 1.0)], "validation": [(0, 3.0)]}}
+
+
+def test_thin_keeps_the_ends_and_the_mean():
+    points = [(i, float(i % 2)) for i in range(1000)]
+    thinned = thin(points, 100)
+    assert len(thinned) <= 100
+    assert (thinned[0], thinned[-1]) == (points[0], points[-1])
+    assert all(abs(v - 0.5) <= 0.06 for _, v in thinned[1:-1])
+
+
+def test_smooth_of_a_constant_is_that_constant():
+    assert smooth([(i, 3.0) for i in range(100)]) == [(i, pytest.approx(3.0)) for i in range(100)]
+    # memory of 2 points, weights 1/2 and 1: (0/2 + 1) / (1/2 + 1)
+    assert smooth([(0, 0.0), (1, 1.0)])[1] == (1, pytest.approx(2 / 3))
+
+
+def test_ticks_are_round_numbers_inside():
+    assert nice_ticks(0.0, 1.0, 4) == [0.0, 0.5, 1.0]
+    assert nice_ticks(-2.6, 0.1, 4) == [-2.0, -1.0, 0.0]
+    assert nice_ticks(1e-6, 5e-6, 4) == [1e-6, 2e-6, 3e-6, 4e-6, 5e-6]
+    assert nice_ticks(3.0, 3.0, 4) == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("loss", "Loss"), ("loss/value_avg", "Loss"), ("rewards/length/mean", "Rewards"), ("objective/kl", "KL"),
+        ("logps/chosen", "Likelihood"), ("completions/mean_length", "Length"), ("rewards/length/std", "Rewards"),
+        ("lr", "Learning rate"),
+        ("speed/tokens_per_second", "Throughput"), ("grad_norm", "Gradients"), ("policy/clipfrac_avg", "More"),
+        ("policy/approxkl_avg", "KL"), ("num_tokens", "More"),
+    ],
+)  # fmt: skip
+def test_groups(name, group):
+    assert group_of(name) == group
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (-0.0, "0"), (9.4, "9.4"), (25.749, "25.7"), (0.5341, "0.534"), (1234.5, "1,234"), (-2.375, "−2.38"),
+        (5e-7, "5e−7"), (4.546e-5, "4.55e−5"), (100.0, "100"), (999.96, "1000"), (None, "–"), (float("nan"), "not a number"),
+    ],
+)  # fmt: skip
+def test_numbers_for_people(value, text):
+    assert show(value) == text
+
+
+def test_headlines():
+    before, after = (
+        {"completions/mean_length": 10.0, "objective/kl": 0.0},
+        {"completions/mean_length": 5.0, "objective/kl": 2.0},
+    )
+    text = headline(changes(before, after), "DPO")
+    assert text == "DPO: answers shrank from 10 to 5 tokens, KL from the reference 2 nats."
+    assert headline(changes({"loss": 2.0}, {"loss": 2.0}), "SFT") == "SFT: validation loss stayed at 2."
+    assert headline(changes({}, {"loss": 1.5}), "SFT") == "SFT: validation loss 1.5."
+    composed = changes({}, {"reward": 3.0, "rewards/gold/mean": 0.5, "rewards/length/mean": 3.0})
+    assert [c.label for c in composed] == ["length reward", "gold reward"]
+    assert [c.label for c in changes({}, {"reward": 3.0})] == ["reward"]
+
+
+def test_the_picture_stays_inside_its_frame():
+    series = {"loss": {"train": [(i, 1e6 * (-1) ** i) for i in range(10)], "validation": [(5, 0.0)]}}
+    ((_, (chart,)),) = chart_groups(series, {})
+    numbers = [float(n) for pair in re.findall(r'points="([^"]*)"', chart.svg) for n in re.split("[ ,]", pair)]
+    assert min(numbers) >= 0
+    assert max(numbers) <= 380
+
+
+def test_assets_are_in_the_package():
+    folder = Path(build_report.__code__.co_filename).parent
+    assert {p.name for p in folder.iterdir()} >= {"report.html.jinja", "report.css", "report.js"}

@@ -143,7 +143,8 @@ def test_the_metrics_that_matter():
 def test_a_bare_terminal_and_an_ascii_stream():
     code = (
         "from core.console import Console; c = Console(); c.say('\\u2212 \\xe9 \\u2026');"
-        "c.samples(1, [{'prompt': '\\xe9', 'response': '\\u65e5\\u672c', 'tokens': 1}]); c.summary({'loss': 1.0}, {'loss': -0.5}, 'p')"
+        "c.samples(1, [{'prompt': '\\xe9', 'response': '\\u65e5\\u672c', 'tokens': 1}]); "
+        "c.summary({'loss': 1.0}, {'loss': -0.5}, 'p')"
     )
     environment = {**os.environ, "LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "TERM": "dumb", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=100)

@@ -289,7 +289,10 @@ def _show_messages(console: Console) -> None:
 
 
 def _metrics(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    return {**trainer.logged_metrics, **getattr(module, "step_metrics", {})}
+    found: dict[str, Any] = dict(trainer.logged_metrics)
+    for logger in trainer.loggers:
+        found.update(getattr(logger, "latest", {}))
+    return {**found, **getattr(module, "step_metrics", {})}
 
 
 def _scores(record: Mapping[str, Any]) -> str:

@@ -1,0 +1,128 @@
+"""All that a plugin imports: the contract, the types, the errors, the maths.
+
+    from core.api import LossOutput, Objective
+    from core.api import functional as F
+
+What needs torch (`Batch`, `Models`, `functional`, ...) is a stand-in until it is used, so that a plugin's module is
+imported, and its options are checked, in milliseconds. A stand-in can be called, subclassed, used in `isinstance` and
+in annotations, and asked for its attributes; each of these imports the real thing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from core import API_VERSION
+from core.errors import (
+    CollectionError,
+    ConfigError,
+    DataError,
+    ModelError,
+    PluginError,
+    TrainingError,
+    UserError,
+    nearest,
+)
+from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Role
+from core.reward import RewardSource, Sample, samples_of
+from core.rows import Message, Response, Row
+
+if TYPE_CHECKING:
+    from core import functional
+    from core.batch import Batch, build_batch
+    from core.collect import CollectContext
+    from core.functional import TokenScores
+    from core.models import Models
+
+__all__ = [
+    "API_VERSION",
+    "Batch",
+    "CollectContext",
+    "CollectionError",
+    "Collects",
+    "ConfigError",
+    "DataError",
+    "LossOutput",
+    "MeanOver",
+    "Message",
+    "ModelError",
+    "Models",
+    "Objective",
+    "PluginError",
+    "Reads",
+    "Response",
+    "RewardSource",
+    "Role",
+    "Row",
+    "Sample",
+    "TokenScores",
+    "TrainingError",
+    "UserError",
+    "build_batch",
+    "functional",
+    "nearest",
+    "samples_of",
+]
+
+_HEAVY = {
+    "Batch": "core.batch",
+    "build_batch": "core.batch",
+    "CollectContext": "core.collect",
+    "Models": "core.models",
+    "TokenScores": "core.functional",
+    "functional": "core.functional",
+}
+
+
+class _StandIn:
+    """Stands for a module, class or function until it is used."""
+
+    def __init__(self, module: str, name: str | None) -> None:
+        self._stands_for = (module, name)
+
+    def _real(self) -> Any:
+        module, name = self._stands_for
+        loaded = importlib.import_module(module)
+        return loaded if name is None else getattr(loaded, name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        # Dunders are asked for by inspection (doctest, pickle, typing), which should not import torch.
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return getattr(self._real(), attribute)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._real()(*args, **kwargs)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self._real(),)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self._real())
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, self._real())
+
+    def __or__(self, other: Any) -> Any:
+        return self._real() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self._real()
+
+    def __repr__(self) -> str:
+        module, name = self._stands_for
+        return f"<stand-in for {module if name is None else f'{module}.{name}'}>"
+
+
+_STAND_INS = {name: _StandIn(module, None if name == "functional" else name) for name, module in _HEAVY.items()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HEAVY:
+        raise AttributeError(f"core.api has no {name!r}.{nearest(name, __all__)}")
+    return _STAND_INS[name]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,123 @@
+"""Checkpoints: atomic, verified, small.
+
+Lightning writes through $TMPDIR without fsync, so a `kill -9` can replace a good file with a stump. Here a file is
+written beside its target, synced, renamed, the folder synced, and a manifest with its SHA-256 written last: a
+checkpoint without a manifest was never finished. Loading verifies first, and uses `weights_only=True` always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from core.errors import CheckpointError
+
+log = logging.getLogger("accordant")
+
+SUFFIX = ".ckpt"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write so that a reader sees the old file or the whole new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def manifest_of(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's door to the disk, made safe."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        data = buffer.getvalue()
+        manifest_of(target).unlink(missing_ok=True)
+        write_atomic(target, data)
+        facts = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "step": checkpoint["global_step"]}
+        write_atomic(manifest_of(target), json.dumps(facts).encode())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        verify(Path(path))
+        loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        return loaded
+
+    def remove_checkpoint(self, path: Any) -> None:
+        manifest_of(Path(path)).unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
+
+
+def problem_of(path: Path) -> str:
+    """Why a checkpoint cannot be trusted; '' = it can."""
+    try:
+        facts = json.loads(manifest_of(path).read_text())
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing, so it was never finished"
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return "its manifest is damaged"
+    if len(data) != facts.get("bytes"):
+        return f"it has {len(data)} bytes, its manifest says {facts.get('bytes')}"
+    if hashlib.sha256(data).hexdigest() != facts.get("sha256"):
+        return "its SHA-256 is not the one of its manifest: the file is damaged"
+    return ""
+
+
+def verify(path: Path) -> None:
+    """Raise CheckpointError, naming the newest good neighbour, if the checkpoint is damaged."""
+    problem = problem_of(path)
+    if not problem:
+        return
+    others = [p for p in checkpoints_in(path.parent) if p != path and not problem_of(p)]
+    hint = f"Resume from {others[-1]} instead (resume=auto does)." if others else "There is no other checkpoint; start anew."
+    raise CheckpointError(f"{path}: {problem}.", hint)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Checkpoint files by step, the newest last."""
+    return sorted(folder.glob(f"step_*{SUFFIX}")) if folder.is_dir() else []
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The newest checkpoint that verifies; damaged ones are named in the log and passed over."""
+    for path in reversed(checkpoints_in(folder)):
+        problem = problem_of(path)
+        if not problem:
+            return path
+        log.warning("Checkpoint %s is passed over: %s.", path, problem)
+    return None
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:08d}{SUFFIX}"
+
+
+def keep_newest(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for path in checkpoints_in(folder)[:-keep] if keep > 0 else []:
+        manifest_of(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -1,0 +1,266 @@
+"""CollectContext: the only door to the models during collection.
+
+It alone handles eval mode, no-grad, micro-batches and seeds, and puts things back. A scripted context makes a plugin
+testable without a model (core.testing has one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.batch import build_batch
+from core.errors import CollectionError, PluginError
+from core.generate import Generation, Job, sample, sample_seed
+from core.models import Models, fingerprint
+from core.objective import Role
+from core.reward import RewardSource, samples_of
+from core.rows import Response, Row
+
+log = logging.getLogger("accordant")
+
+
+class CollectContext(ABC):
+    """What `Objective.collect` may use.
+
+    Attributes:
+        epoch: number of this collection, from 0.
+        rng: a generator seeded from (seed, epoch), for choices that the objective makes.
+    """
+
+    epoch: int
+    rng: random.Random
+
+    @abstractmethod
+    def generate(self, rows: Sequence[Row], n: int = 1) -> list[Row]:
+        """Each row with n sampled responses in place of its own; they carry the token field "old_logps"."""
+
+    @abstractmethod
+    def token_logps(self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False) -> list[Row]:
+        """Each row with the token field `field`: a role's log-probs of its response tokens (0 where the mask is False).
+
+        With `cache`, kept on disk by the fingerprint of model and rows, for roles that do not change.
+        """
+
+    @abstractmethod
+    def score(self, rows: Sequence[Row]) -> list[Row]:
+        """Each row with its responses scored by the composed reward."""
+
+    @abstractmethod
+    def note(self, text: str) -> None:
+        """Say something about this collection, in the log and in the run's notes."""
+
+
+class ModelContext(CollectContext):
+    """The context of a real run."""
+
+    def __init__(
+        self,
+        models: Models,
+        tokenizer: Any,
+        *,
+        generation: Generation,
+        reward: Reward | None,
+        seed: int,
+        microbatch_tokens: int,
+        cache_folder: Path | None = None,
+        note: Callable[[str], None] = log.info,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.models, self.tokenizer, self.generation, self.reward = models, tokenizer, generation, reward
+        self.seed, self.microbatch_tokens, self.cache_folder = seed, microbatch_tokens, cache_folder
+        self._note, self._progress = note, progress
+        self._poll: Callable[[], None] | None = None
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.rng = random.Random(sample_seed(self.seed, "collect", 0, epoch))
+
+    def note(self, text: str) -> None:
+        self._note(text)
+
+    @contextmanager
+    def interruptible(self, poll: Callable[[], None] | None) -> Iterator[None]:
+        """Within, `poll` is called between chunks and may raise. A collection can be left there; an evaluation not."""
+        self._poll = poll
+        try:
+            yield
+        finally:
+            self._poll = None
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self._poll is not None:
+            self._poll()
+        if self._progress is not None:
+            self._progress(what, done, total)
+
+    def generate(self, rows: Sequence[Row], n: int = 1) -> list[Row]:
+        jobs = [Job(row.prompt, sample_seed(self.seed, row.id, k, self.epoch)) for row in rows for k in range(n)]
+        with _device_autocast(self.models):
+            sampled = sample(
+                self.models.of("policy"),
+                self.tokenizer,
+                jobs,
+                self.generation,
+                lambda done, total: self._tell("sampling", done, total),
+            )
+        texts = self.tokenizer.batch_decode([s.tokens for s in sampled], skip_special_tokens=True)
+        responses = [
+            Response(s.tokens, [True] * len(s.tokens), text.strip(), finished=s.finished, token_fields={"old_logps": s.logps})
+            for s, text in zip(sampled, texts, strict=True)
+        ]
+        return [row.with_responses(responses[i * n : (i + 1) * n]) for i, row in enumerate(rows)]
+
+    def token_logps(self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False) -> list[Row]:
+        store = self._store(role, rows) if cache and self.cache_folder is not None else None
+        if store is not None and store.exists():
+            values = _read(store)
+            log.info("%s log-probs of %d rows: read from the cache (%s).", role.capitalize(), len(rows), store.stem[:12])
+        else:
+            values = self._compute(role, rows)
+            if store is not None:
+                _write(store, values)
+        return _attach(rows, field, values)
+
+    def _compute(self, role: Role, rows: Sequence[Row]) -> torch.Tensor:
+        """(all response tokens of all rows,) log-probs, in order."""
+        sizes = [sum(len(r.tokens) for r in row.responses) for row in rows]
+        parts: dict[int, torch.Tensor] = {}
+        model = self.models.of(role)
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), _device_autocast(self.models):
+                for chunk in microbatches(rows, self.microbatch_tokens, self.models.layout):
+                    batch = build_batch([rows[i] for i in chunk], self.models.layout).to(_device(self.models))
+                    flat = self.models.token_logps(role, batch)[batch.valid].float().cpu()
+                    for i, part in zip(chunk, flat.split([sizes[i] for i in chunk]), strict=True):
+                        parts[i] = part
+                    self._tell(f"{role} log-probs", len(parts), len(rows))
+        finally:
+            model.train(was_training)
+        return torch.cat([parts[i] for i in range(len(rows))]) if parts else torch.empty(0)
+
+    def _store(self, role: Role, rows: Sequence[Row]) -> Path:
+        assert self.cache_folder is not None
+        model = self.models.of(role)
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(b"token_logps/1" + fingerprint(model).encode() + str(self.models.adapter_reference).encode())
+        for row in rows:
+            digest.update(repr((row.prompt, [(r.tokens, r.mask) for r in row.responses])).encode())
+        return self.cache_folder / f"{digest.hexdigest()}.safetensors"
+
+    def score(self, rows: Sequence[Row]) -> list[Row]:
+        if self.reward is None:
+            raise CollectionError("this objective needs a reward, and none is composed.", "Add reward=length, for example.")
+        return self.reward.score_rows(rows)
+
+
+class Reward:
+    """A composed reward source with its name: checks what it needs and what it returns."""
+
+    def __init__(self, name: str, source: RewardSource) -> None:
+        self.name, self.source = name, source
+
+    def check_columns(self, rows: Sequence[Row]) -> None:
+        """Before training: do the rows have what the source needs?"""
+        for row in rows:
+            have = set(row.columns) | ({"references"} if row.references else set())
+            missing = sorted(self.source.needs - have)
+            if missing:
+                raise PluginError(
+                    f'{row.source or row.id}: reward "{self.name}" needs the column {missing[0]!r}; the row has: '
+                    f"{', '.join(sorted(have)) or 'none'}.",
+                    "Use data that carries it, or another reward.",
+                )
+
+    def score_rows(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows with scores; one call for all responses, so that a source can batch as it likes."""
+        samples = [s for row in rows for s in samples_of(row)]
+        scores = list(self.source.score(samples)) if samples else []
+        if len(scores) != len(samples):
+            raise PluginError(
+                f'reward "{self.name}" returned {len(scores)} scores for {len(samples)} samples.',
+                "Return one number (or None) per sample, in order.",
+            )
+        for value, item in zip(scores, samples, strict=True):
+            if value is not None and not math.isfinite(value):
+                raise PluginError(
+                    f'reward "{self.name}" returned {value} for row {item.row_id!r} (response {item.response[:60]!r}).',
+                    "Scores must be finite numbers; return None where the source does not apply.",
+                )
+        given = iter(None if s is None else float(s) for s in scores)
+        return [
+            row.with_responses([replace(r, score=next(given)) for r in row.responses], margins=row.margins, ties=row.ties)
+            for row in rows
+        ]
+
+
+def microbatches(rows: Sequence[Row], budget: int, layout: str) -> list[list[int]]:
+    """Indices of rows in length order, cut so that each part has at most `budget` tokens (one row at least).
+
+    Counted is what the layout computes: a shared prompt once, a packed one per response, padding in the padded layout.
+    """
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].num_tokens, i))
+    parts: list[list[int]] = []
+    for i in order:
+        if not parts or _cost([rows[k] for k in parts[-1]] + [rows[i]], layout) > budget:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
+
+
+def _cost(rows: Sequence[Row], layout: str) -> int:
+    """Tokens that the model computes for these rows."""
+    if layout == "shared":
+        return sum(row.num_tokens for row in rows)
+    lengths = [len(row.prompt) + len(r.tokens) for row in rows for r in row.responses]
+    return sum(lengths) if layout == "packed" else max(lengths, default=0) * len(lengths)
+
+
+def _attach(rows: Sequence[Row], field: str, values: torch.Tensor) -> list[Row]:
+    out, at, flat = [], 0, values.tolist()
+    for row in rows:
+        responses = []
+        for r in row.responses:
+            responses.append(r.with_field(field, flat[at : at + len(r.tokens)]))
+            at += len(r.tokens)
+        out.append(row.with_responses(responses, margins=row.margins, ties=row.ties))
+    return out
+
+
+def _read(path: Path) -> torch.Tensor:
+    from safetensors.torch import load_file
+
+    return load_file(path)["logps"]
+
+
+def _write(path: Path, values: torch.Tensor) -> None:
+    from safetensors.torch import save
+
+    from core.checkpoint import write_atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, save({"logps": values.contiguous()}))
+
+
+def _device(models: Models) -> torch.device:
+    return next(models.parameters()).device
+
+
+def _device_autocast(models: Models) -> Any:
+    """Collection computes in the precision of training, so that log-probs agree."""
+    device = _device(models)
+    dtype = models.autocast_dtype
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

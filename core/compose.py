@@ -1,0 +1,219 @@
+"""Hydra, up to a plain dict: search path, run folder names, and the checks that need no model.
+
+Every distribution with an `accordant.conf` entry point joins the groups with its folder of YAML, found without
+importing it. Two distributions that ship one option are refused when it is asked for, and only then.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+from core import registry
+from core.errors import ConfigError, PluginError
+from core.runs import run_dir, slug, sweep_dir
+
+_PREFER = re.compile(r"\+{0,2}plugins\.prefer\.([^=]+)=(.*)")
+_NULL_GROUPS = re.compile(r"\+(?=(experiment|debug)=)")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed config.
+
+    Attributes:
+        config: plain dict, interpolations resolved; what the run uses.
+        unresolved: plain dict, interpolations kept; what the run folder saves, so that no ${oc.env:...} is spelt out.
+        choices: group -> option, e.g. {"objective": "dpo", ...}.
+        overrides: what the user typed.
+        output: the folder that Hydra worked out.
+        sweep: True in a multirun.
+    """
+
+    config: dict[str, Any]
+    unresolved: dict[str, Any]
+    choices: Mapping[str, Any]
+    overrides: list[str]
+    output: Path
+    sweep: bool
+
+
+class PluginSource(FileConfigSource):
+    """A distribution's folder of YAML. An option that another one ships too is refused, or decided by `plugins.prefer`."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "plugin"
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, option = config_path.rpartition("/")
+        if not super().is_config(config_path):
+            return False
+        if not group:  # the map of all groups is ours alone
+            return self.provider == registry.OWN
+        wanted = _preferred(sys.argv).get(option)
+        return wanted is None or wanted == self.provider or wanted not in owners(group, option)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        group, _, option = config_path.rpartition("/")
+        sharing = owners(group, option) if group else []
+        if len(sharing) > 1 and _preferred(sys.argv).get(option) not in sharing:
+            raise PluginError(
+                f"Two distributions ship the config {group}/{option}.yaml: {' and '.join(sharing)}.",
+                f"Choose one by plugins.prefer.{option}={sharing[-1]}, or uninstall the other.",
+            )
+        return super().load_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        found = super().list(config_path, results_filter)
+        return found if config_path or self.provider == registry.OWN else [name for name in found if name != "config"]
+
+
+class PluginSearchPath(SearchPathPlugin):
+    """Adds the folders of all distributions, ours first."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for distribution, folder in conf_folders():
+            search_path.append(distribution, f"plugin://{folder}")
+
+
+def conf_folders() -> list[tuple[str, Path]]:
+    """(distribution, folder) of each `accordant.conf` entry point. One whose folder is gone is left out, except ours."""
+    found = []
+    for entry in registry.entries("conf"):
+        folder = registry.folder_of(entry)
+        if folder is not None:
+            found.append((entry.distribution, folder.resolve()))
+        elif entry.distribution == registry.OWN:
+            raise ConfigError("Accordant's own conf folder is not found.", "Install it again: pip install --force-reinstall accordant")
+    return found
+
+
+def owners(group: str, option: str) -> list[str]:
+    """The distributions that ship an option, ours first."""
+    stem = option.removesuffix(".yaml")
+    return [distribution for distribution, folder in conf_folders() if (folder / group / f"{stem}.yaml").is_file()]
+
+
+def _preferred(arguments: Sequence[str]) -> dict[str, str]:
+    """{name: distribution} of plugins.prefer on the command line; a config comes too late to say where configs are."""
+    matches = (_PREFER.fullmatch(argument) for argument in arguments)
+    return {match[1]: registry.canonical(match[2]) for match in matches if match}
+
+
+def prepare() -> None:
+    """Makes Hydra know our sources and resolvers. Doing it twice changes nothing."""
+    plugins = Plugins.instance()
+    plugins.register(PluginSource)
+    plugins.register(PluginSearchPath)
+    # use_cache: a name with a random part is made once for a config, and Hydra hands the cache on to a sweep's jobs.
+    OmegaConf.register_new_resolver("accordant.run_dir", run_dir, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("accordant.sweep_dir", sweep_dir, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("accordant.slug", slug, replace=True)
+
+
+def normalised(arguments: Sequence[str]) -> list[str]:
+    """The command line as Hydra wants it: `plugins.prefer.x=y` may be new, `+experiment=x` may be there already."""
+    return [f"++{a}" if _PREFER.fullmatch(a) and not a.startswith("+") else _NULL_GROUPS.sub("", a, count=1) for a in arguments]
+
+
+def launch(job: Callable[[Composed], None], arguments: Sequence[str]) -> None:
+    """Runs Hydra's command line, which calls `job` once for each composed config.
+
+    Raises:
+        UserError: also for what Hydra itself refuses. Any other exception of `job` passes as it is.
+    """
+    prepare()
+    sys.argv[1:] = normalised(arguments)
+
+    def task(config: DictConfig) -> None:
+        with _environment("HYDRA_FULL_ERROR", None):
+            job(composed(config))
+
+    # Hydra prints and exits by itself unless it is told to let exceptions pass.
+    with _environment("HYDRA_FULL_ERROR", "1"):
+        try:
+            hydra.main(version_base="1.3", config_path=None, config_name="config")(task)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _as_config_error(error) from error
+
+
+def composed(config: DictConfig) -> Composed:
+    """A composed config as plain containers, with Hydra's choices."""
+    seen = HydraConfig.get()
+    return Composed(
+        **_plain(config),
+        choices=dict(seen.runtime.choices),
+        overrides=list(seen.overrides.task),
+        output=Path(seen.runtime.output_dir),
+        sweep=seen.mode == RunMode.MULTIRUN,
+    )
+
+
+def compose(overrides: Sequence[str] = ()) -> Composed:
+    """The same without a command line, for notebooks and tests. `output` is not made.
+
+    Raises:
+        UserError: as `launch`.
+    """
+    prepare()
+    try:
+        with hydra.initialize(version_base="1.3", config_path=None, job_name="accordant"):
+            config = hydra.compose("config", overrides=normalised(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            choices, output = dict(config.hydra.runtime.choices), Path(config.hydra.run.dir)
+            visible = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+            return Composed(**_plain(visible), choices=choices, overrides=list(overrides), output=output, sweep=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _as_config_error(error) from error
+
+
+def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain config with its interpolations resolved."""
+    return _plain(OmegaConf.create(dict(config)))["config"]
+
+
+def _plain(config: DictConfig) -> dict[str, dict[str, Any]]:
+    return {
+        "config": OmegaConf.to_container(config, resolve=True, throw_on_missing=True),  # type: ignore[dict-item]
+        "unresolved": OmegaConf.to_container(config, resolve=False),  # type: ignore[dict-item]
+    }
+
+
+def _as_config_error(error: Exception) -> ConfigError:
+    """Hydra's texts are good; only its advice to add unknown keys by `+` would lead astray."""
+    cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    lines = [line for line in f"{error}{cause}".splitlines() if line.strip() and not line.startswith("To append to your")]
+    return ConfigError("\n".join(dict.fromkeys(lines)), "python -m core.run --cfg job shows every key; --help lists the groups.")
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before

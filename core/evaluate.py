@@ -1,0 +1,124 @@
+"""Validation by generation: the same prompts, the same random streams, scored by every reward, with KL to the reference.
+
+The random stream of a sample depends on the seed and its prompt alone, so two evaluations differ by the policy only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.collect import ModelContext, Reward
+from core.objective import Role
+from core.rows import Row
+
+EVALUATION_EPOCH = -1
+"""The epoch number of evaluation's random streams: never that of a collection."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation saw.
+
+    Attributes:
+        metrics: names -> means over the prompts.
+        records: one dict per prompt, for samples/step_*.jsonl.
+    """
+
+    metrics: dict[str, float]
+    records: list[dict[str, Any]]
+
+
+def evaluate_policy(rows: Sequence[Row], context: ModelContext, rewards: Sequence[Reward]) -> Evaluation:
+    """Answer each row's prompt once, score, compare with the reference.
+
+    Metrics: `completions/mean_length`, `completions/min_length`, `completions/max_length` (tokens),
+    `completions/clipped_ratio` (share cut at the limit), `rewards/<name>/mean` and `/std`, `reward` (the composed one, the
+    first), `objective/kl` (nats per response: mean of sum_t log pi(y_t) - log ref(y_t) over y sampled from pi, the k1
+    estimate of Schulman 2020), where the run has a reference.
+    """
+    context.start_epoch(EVALUATION_EPOCH)
+    sampled = context.generate(rows)
+    lengths = [len(row.responses[0].tokens) for row in sampled]
+    metrics = {
+        "completions/mean_length": statistics.fmean(lengths),
+        "completions/min_length": float(min(lengths)),
+        "completions/max_length": float(max(lengths)),
+        "completions/clipped_ratio": statistics.fmean(not row.responses[0].finished for row in sampled),
+    }
+    records = [_record(row) for row in sampled]
+    for position, reward in enumerate(rewards):
+        _score(sampled, records, reward, metrics, composed=position == 0 and context.reward is reward)
+    if context.models.has("reference"):
+        metrics["objective/kl"] = sampled_kl(sampled, context)
+    return Evaluation(metrics, records)
+
+
+def _record(row: Row) -> dict[str, Any]:
+    response = row.responses[0]
+    return {
+        "id": row.id,
+        "prompt": row.prompt_text,
+        "response": response.text,
+        "finished": response.finished,
+        "tokens": len(response.tokens),
+        "scores": {},
+    }
+
+
+def _score(
+    rows: Sequence[Row], records: list[dict[str, Any]], reward: Reward, metrics: dict[str, float], *, composed: bool
+) -> None:
+    scores = [row.responses[0].score for row in reward.score_rows(rows)]
+    for record, score in zip(records, scores, strict=True):
+        record["scores"][reward.name] = score
+    known = [s for s in scores if s is not None]
+    if not known:
+        return
+    metrics[f"rewards/{reward.name}/mean"] = statistics.fmean(known)
+    metrics[f"rewards/{reward.name}/std"] = statistics.pstdev(known)
+    if composed:
+        metrics["reward"] = metrics[f"rewards/{reward.name}/mean"]
+
+
+def sampled_kl(rows: Sequence[Row], context: ModelContext) -> float:
+    """Mean over responses of the log-ratio of policy and reference, both at temperature 1."""
+    totals = {}
+    roles: tuple[Role, Role] = ("policy", "reference")
+    for role in roles:
+        scored = context.token_logps(role, rows, role)
+        totals[role] = [sum(row.responses[0].token_fields[role]) for row in scored]
+    return statistics.fmean(p - r for p, r in zip(totals["policy"], totals["reference"], strict=True))
+
+
+def distinct_prompts(rows: Sequence[Row], count: int) -> list[Row]:
+    """The first `count` rows with different prompts, without their responses."""
+    seen: dict[tuple[int, ...], Row] = {}
+    for row in rows:
+        if len(seen) >= count:
+            break
+        seen.setdefault(tuple(row.prompt), dataclasses.replace(row, responses=(), margins=None, ties=None))
+    return list(seen.values())
+
+
+class Evaluator:
+    """Answers the same prompts at a step, and hands what it saw to `record`. Without prompts it does nothing."""
+
+    def __init__(
+        self,
+        prompts: Sequence[Row],
+        context: ModelContext,
+        rewards: Sequence[Reward],
+        record: Callable[[int, Evaluation], None],
+    ) -> None:
+        self.prompts, self.context, self.rewards, self._record = prompts, context, rewards, record
+
+    def __call__(self, step: int) -> dict[str, float]:
+        if not self.prompts:
+            return {}
+        seen = evaluate_policy(self.prompts, self.context, self.rewards)
+        self._record(step, seen)
+        return seen.metrics

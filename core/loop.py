@@ -1,0 +1,269 @@
+"""The loader that collects lazily: the order of rows, the optimizer steps, the micro-batches.
+
+One item of the loader is one optimizer step (docs/adr/0002): its micro-batches, and the count that their losses are a
+mean over. The order is a pure function of (seed, index), so a run resumes exactly from one saved integer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.batch import Batch, Layout, build_batch, count_of
+from core.checkpoint import write_atomic
+from core.collect import ModelContext, microbatches
+from core.errors import CollectionError, ConfigError
+from core.objective import Objective
+from core.rows import Row
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a run is cut: epochs (one collection each), passes over an epoch's rows, optimizer steps.
+
+    `rows` is the size of the data set; an epoch takes `rows_per_epoch` of them (all, by default), the next ones of an
+    endless stream of permutations, so every row comes equally often.
+    """
+
+    rows: int
+    rows_per_epoch: int
+    batch_size: int
+    epochs: int
+    passes: int = 1
+    max_steps: int = -1
+    seed: int = 0
+
+    @property
+    def steps_per_pass(self) -> int:
+        return math.ceil(self.rows_per_epoch / self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.passes * self.steps_per_pass
+
+    @property
+    def total_steps(self) -> int:
+        planned = self.epochs * self.steps_per_epoch
+        return planned if self.max_steps < 0 else min(planned, self.max_steps) if self.epochs > 0 else self.max_steps
+
+    def epoch_of(self, step: int) -> int:
+        return step // self.steps_per_epoch
+
+    def rows_of(self, epoch: int) -> list[int]:
+        """Indices of the rows that epoch `epoch` collects from, in a fresh order."""
+        start = epoch * self.rows_per_epoch
+        return [self._stream(i) for i in range(start, start + self.rows_per_epoch)]
+
+    def _stream(self, i: int) -> int:
+        return int(_permutation(self.rows, self.seed, 0, i // self.rows)[i % self.rows])
+
+    def rows_of_step(self, step: int, collected: int) -> list[int]:
+        """Indices into the epoch's `collected` rows that step `step` trains on.
+
+        Collected rows are spread evenly over a pass: each is used once. Fewer rows than steps are gone round again.
+        """
+        epoch, inside = divmod(step, self.steps_per_epoch)
+        pass_, at = divmod(inside, self.steps_per_pass)
+        order = _permutation(collected, self.seed, 1 + pass_, epoch)
+        low, high = at * collected // self.steps_per_pass, (at + 1) * collected // self.steps_per_pass
+        if low == high:
+            return [int(order[at % collected])]
+        return [int(i) for i in order[low:high]]
+
+
+_permutations: dict[tuple[int, ...], Any] = {}
+
+
+def _permutation(n: int, *key: int) -> Any:
+    """A permutation of range(n) that depends on the key alone; the last few are remembered."""
+    if (n, *key) not in _permutations:
+        if len(_permutations) > 8:
+            _permutations.pop(next(iter(_permutations)))
+        _permutations[(n, *key)] = np.random.default_rng([n, *key]).permutation(n)
+    return _permutations[(n, *key)]
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one optimizer step trains on.
+
+    Attributes:
+        index: number of the step, from 0.
+        epoch: the collection it belongs to.
+        micro: its micro-batches; of a run on several devices, this device's.
+        count: items of `Objective.mean_over` in the whole step, over all devices.
+        ids: ids of all its rows, for messages.
+    """
+
+    index: int
+    epoch: int
+    micro: tuple[Batch, ...]
+    count: int
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str, **_: Any) -> StepBatch:
+        return dataclasses.replace(self, micro=tuple(b.to(device) for b in self.micro))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+
+def step_batch(rows: Sequence[Row], index: int, epoch: int, cut: Cut, shard: Shard | None = None) -> StepBatch:
+    """Lay out the rows of one step."""
+    shard = shard or Shard()
+    mine = rows[shard.rank :: shard.world]
+    if not mine:
+        raise ConfigError(
+            f"step {index} has {len(rows)} rows for {shard.world} processes.", "Raise data.batch_size, or use fewer devices."
+        )
+    parts = microbatches(mine, cut.microbatch_tokens, cut.layout)
+    return StepBatch(
+        index=index,
+        epoch=epoch,
+        micro=tuple(build_batch([mine[i] for i in part], cut.layout) for part in parts),
+        count=count_of(rows, cut.mean_over),
+        ids=tuple(row.id for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a step is cut into micro-batches, and what its loss is a mean over."""
+
+    layout: Layout
+    microbatch_tokens: int
+    mean_over: Any
+
+
+def gather(rows: list[Row]) -> list[Row]:
+    """The rows of all processes, in the order of their ranks; of a single process, its own."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
+
+
+class StepLoader:
+    """A sized, lazy iterable of StepBatch over the whole run, from `start()` on.
+
+    Sized: Lightning prefetches nothing, so a collection sees the weights after the last step before it. Lazy: rows of
+    an epoch are collected when its first step is asked for, and written to `rollouts/` before anything trains on them.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        rows: Sequence[Row],
+        schedule: Schedule,
+        context: ModelContext,
+        *,
+        start: Callable[[], int],
+        rollouts: Path | None = None,
+        shard: Callable[[], Shard] = Shard,
+        poll: Callable[[], None] | None = None,
+    ) -> None:
+        self.objective, self.rows, self.schedule, self.context = objective, rows, schedule, context
+        self._start, self._rollouts, self._shard, self._poll = start, rollouts, shard, poll
+        self._once: Sequence[Row] | None = None
+        self.collections = 0
+
+    def __len__(self) -> int:
+        """Steps still to go."""
+        return max(0, self.schedule.total_steps - self._start())
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        epoch, rows = -1, []
+        cut = Cut(self.context.models.layout, self.context.microbatch_tokens, self.objective.mean_over)
+        for step in range(self._start(), self.schedule.total_steps):
+            if self.schedule.epoch_of(step) != epoch:
+                epoch = self.schedule.epoch_of(step)
+                rows = list(self.collected(epoch))
+            chosen = [rows[i] for i in self.schedule.rows_of_step(step, len(rows))]
+            yield step_batch(chosen, step, epoch, cut, self._shard())
+
+    def collected(self, epoch: int) -> Sequence[Row]:
+        """The rows that epoch `epoch` trains on."""
+        if self.objective.collects == "once" and self._once is None:
+            self._once = self._collect(self.rows, 0)
+        source = self.rows if self._once is None else self._once
+        if self.objective.collects != "every_epoch":
+            chosen = self.schedule.rows_of(epoch) if len(source) == self.schedule.rows else range(len(source))
+            return [source[i] for i in chosen]
+        return self._reread(epoch) or self._collect([source[i] for i in self.schedule.rows_of(epoch)], epoch, keep=True)
+
+    def _collect(self, rows: Sequence[Row], epoch: int, *, keep: bool = False) -> Sequence[Row]:
+        self.context.start_epoch(epoch)
+        shard = self._shard()
+        with self.context.interruptible(self._poll):
+            made = gather(list(self.objective.collect(rows[shard.rank :: shard.world], self.context)))
+        self.collections += 1
+        if not made:
+            raise CollectionError(
+                f"collection {epoch} of {len(rows)} rows gave nothing to train on.",
+                "The notes above say what was left out; a larger temperature or more samples give more variety.",
+            )
+        if keep and self._rollouts is not None:
+            lines = "".join(json.dumps(row.to_json(), allow_nan=False) + "\n" for row in made)
+            write_atomic(self._rollout_file(epoch), (lines + json.dumps({"rows": len(made)}) + "\n").encode())
+        return made
+
+    def _rollout_file(self, epoch: int) -> Path:
+        assert self._rollouts is not None
+        self._rollouts.mkdir(parents=True, exist_ok=True)
+        return self._rollouts / f"epoch_{epoch:03d}.jsonl"
+
+    def _reread(self, epoch: int) -> Sequence[Row]:
+        """The rows of a finished collection, where a run is resumed in its middle; else none.
+
+        Only then: at an epoch's first step a file can be left over from a run that went on past its checkpoint, and
+        collecting again gives the same rows.
+        """
+        first = epoch * self.schedule.steps_per_epoch
+        if self._rollouts is None or self._start() <= first or not self._rollout_file(epoch).exists():
+            return []
+        *lines, end = self._rollout_file(epoch).read_text(encoding="utf-8").splitlines()
+        assert json.loads(end)["rows"] == len(lines)
+        return [Row.from_json(json.loads(line)) for line in lines]
+
+
+class ValidationSteps:
+    """Validation rows as steps, collected at first use (reference log-probs, say). Sized, as Lightning wants it."""
+
+    def __init__(self, objective: Objective, rows: Sequence[Row], context: ModelContext, batch_size: int) -> None:
+        self.objective, self.context, self.batch_size = objective, context, batch_size
+        # What an online objective trains on is made by the policy: there is no loss of given rows to validate.
+        self.rows = list(rows) if objective.collects != "every_epoch" else []
+        self._collected: Sequence[Row] | None = None
+
+    def __len__(self) -> int:
+        return max(1, math.ceil(len(self.rows) / self.batch_size))
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        if self._collected is None:
+            self._collected = self._collect()
+        if not self._collected:
+            # Nothing to compute a loss on: one empty step, so that Lightning runs the hooks around it.
+            yield StepBatch(0, 0, (), 1, ())
+        cut = Cut(self.context.models.layout, self.context.microbatch_tokens, self.objective.mean_over)
+        for i in range(0, len(self._collected), self.batch_size):
+            yield step_batch(self._collected[i : i + self.batch_size], i, 0, cut)
+
+    def _collect(self) -> Sequence[Row]:
+        if not self.rows or self.objective.collects == "never":
+            return self.rows
+        self.context.start_epoch(0)
+        return list(self.objective.collect(self.rows, self.context))

@@ -1,0 +1,316 @@
+"""The models of a run, by role: policy, reference, value, reward. Load, freeze, share, fingerprint, export."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.batch import Batch, Layout, build_batch
+from core.errors import ModelError
+from core.functional import TokenScores, linear_logps
+from core.layout import forward_hidden, register
+from core.objective import Role
+from core.rows import Response, Row
+
+log = logging.getLogger("accordant")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to load. Fields are the keys of conf/model/*.yaml.
+
+    Attributes:
+        policy: folder in the Hugging Face layout, or hub id.
+        reference: another folder or id for the frozen reference; None = the policy as it was at the start.
+        tokenizer: folder or id, where it is not the policy's.
+        revision: branch, tag or commit on the hub.
+        dtype: of the weights in memory; float32 is the master copy that mixed precision needs.
+        layout: "auto" takes the fastest layout that this model computes rightly (checked at start).
+        lora: None, or the keyword arguments of peft.LoraConfig (r, lora_alpha, target_modules, ...).
+        lr_scale: multiplies the objective's default learning rate (small models want larger ones).
+        gradient_checkpointing: trade time for memory.
+        merge_lora: export the merged model instead of the adapter.
+    """
+
+    name: str = "hf"
+    policy: str | None = None
+    reference: str | None = None
+    tokenizer: str | None = None
+    revision: str | None = None
+    dtype: str = "float32"
+    layout: str = "auto"
+    lora: Mapping[str, Any] | None = None
+    lr_scale: float = 1.0
+    gradient_checkpointing: bool = False
+    merge_lora: bool = False
+
+
+class Models(nn.Module):
+    """The models that an objective declared, by role. Asking for an undeclared role is an error."""
+
+    def __init__(self, roles: Mapping[Role, nn.Module], *, trains: frozenset[Role], layout: str = "auto") -> None:
+        super().__init__()
+        self.roles = nn.ModuleDict({str(k): v for k, v in roles.items()})
+        self.trains = trains
+        self.adapter_reference = "reference" not in roles and _is_peft(roles["policy"])
+        for role, model in roles.items():
+            _disable_dropout(model)
+            if role not in trains:
+                model.requires_grad_(False)
+        self.layout: Layout = choose_layout(self.roles["policy"], layout)
+        self.plain_head = _head_is_plain(self.roles["policy"])
+        self.autocast_dtype: torch.dtype | None = None
+
+    def of(self, role: Role) -> nn.Module:
+        """The module of a role (for a LoRA policy the reference is the same module, adapter off)."""
+        if role == "reference" and self.adapter_reference:
+            return self.roles["policy"]
+        if role not in self.roles:
+            have = ", ".join(self.roles)
+            raise ModelError(f'the objective asks for the role "{role}", but this run has: {have}.', "Declare it in trains or frozen.")
+        return self.roles[role]
+
+    def has(self, role: Role) -> bool:
+        return role in self.roles or (role == "reference" and self.adapter_reference)
+
+    def train_mode(self) -> None:
+        """Trained roles in train mode, frozen ones in eval mode."""
+        for role, model in self.roles.items():
+            model.train(role in self.trains)
+
+    def token_logps(self, role: Role, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+        """(N, T) log pi(token | prompt, tokens before) at the tokens whose mask is True; 0 elsewhere."""
+        return self.token_scores(role, batch, temperature=temperature, statistics=False).logps
+
+    def token_scores(self, role: Role, batch: Batch, *, temperature: float = 1.0, statistics: bool = True) -> TokenScores:
+        """(N, T) log-probs with the head's statistics (entropy, mean log-prob, correct); 0 where the mask is False."""
+        model = self.of(role)
+        with self._context(role, model):
+            scores = score_tokens(model, batch, self.plain_head, temperature=temperature, statistics=statistics)
+        return TokenScores(*(_spread(v, batch) for v in (scores.logps, scores.entropy, scores.mean_logps, scores.correct)))
+
+    def _context(self, role: Role, model: nn.Module) -> AbstractContextManager[Any]:
+        if role == "reference" and self.adapter_reference:
+            return _AdapterOff(model)
+        return nullcontext() if role in self.trains else torch.no_grad()
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for role in sorted(self.trains):
+            for name, parameter in self.roles[role].named_parameters():
+                if parameter.requires_grad:
+                    yield f"{role}.{name}", parameter
+
+
+class _AdapterOff:
+    """Adapter off, no gradient: the base model as reference."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._stack = (torch.no_grad(), model.disable_adapter())  # type: ignore[operator]
+
+    def __enter__(self) -> None:
+        for context in self._stack:
+            context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for context in reversed(self._stack):
+            context.__exit__(*error)
+
+
+def _spread(values: Tensor, batch: Batch) -> Tensor:
+    """(M,) values of masked tokens -> (N, T), 0 elsewhere."""
+    flat = values.new_zeros(batch.tokens.numel())
+    return flat.index_copy(0, batch.plan.scatter, values).view(batch.tokens.shape)
+
+
+def score_tokens(model: nn.Module, batch: Batch, plain_head: bool, *, temperature: float, statistics: bool) -> TokenScores:
+    """(M,) scores of the batch's masked tokens. Hidden states are gathered first: the head sees no other position."""
+    causal = base_model(model)
+    plan = batch.plan
+    if not plain_head:
+        return _scores_from_logits(causal, batch, temperature)
+    hidden = forward_hidden(causal.base_model, plan)[plan.predict_at]
+    head = causal.get_output_embeddings()
+    return linear_logps(
+        hidden, head.weight, getattr(head, "bias", None), plan.targets, temperature=temperature, statistics=statistics
+    )
+
+
+def _scores_from_logits(causal: Any, batch: Batch, temperature: float) -> TokenScores:
+    """The same from the model's own logits, for heads that do more than a matrix product (softcapping, scaling)."""
+    plan = batch.plan
+    if plan.layout != "padded":
+        raise ModelError("this model's head needs layout=padded.", "Set model.layout=padded (or auto).")
+    out = causal(
+        input_ids=plan.input_ids, attention_mask=plan.attention_mask, position_ids=plan.position_ids, use_cache=False
+    )
+    logits = out.logits.flatten(0, 1)[plan.predict_at].float() / temperature
+    log_probs = torch.log_softmax(logits, dim=-1)
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
+        correct = (logits.argmax(dim=-1) == plan.targets).float()
+    return TokenScores(log_probs.gather(1, plan.targets[:, None])[:, 0], entropy, log_probs.mean(dim=-1), correct)
+
+
+def base_model(model: nn.Module) -> Any:
+    """The causal LM itself, also where peft wraps it."""
+    return model.get_base_model() if _is_peft(model) else model  # type: ignore[operator]
+
+
+def _is_peft(model: nn.Module) -> bool:
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    """Log-probs must be a function of the weights: PPO's ratio and DPO's reference have no meaning otherwise."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+# --- choosing what this model can do, by trying it on a few tokens -----------------------------------------------
+
+
+def _probe(model: nn.Module, layout: Layout) -> Batch:
+    """Two rows of two responses each, a dozen tokens: enough to see a wrong mask or a wrong position."""
+    vocab = min(int(base_model(model).config.get_text_config().vocab_size), 97)
+    tokens = [(7 * i * i + 3 * i + 5) % vocab for i in range(24)]
+    rows = [
+        Row("a", tokens[0:4], (Response(tokens[4:7], [True] * 3), Response(tokens[7:12], [True] * 5))),
+        Row("b", tokens[12:14], (Response(tokens[14:20], [True] * 6), Response(tokens[20:24], [True] * 4))),
+    ]
+    device = next(model.parameters()).device
+    return build_batch(rows, layout).to(device)
+
+
+@torch.no_grad()
+def _probe_logps(model: nn.Module, layout: Layout, plain_head: bool) -> Tensor:
+    was_training = model.training
+    model.eval()
+    try:
+        return score_tokens(model, _probe(model, layout), plain_head, temperature=1.0, statistics=False).logps
+    finally:
+        model.train(was_training)
+
+
+def _tolerance(model: nn.Module) -> float:
+    return 1e-4 if next(model.parameters()).dtype == torch.float32 else 5e-2
+
+
+def _head_is_plain(model: nn.Module) -> bool:
+    causal = base_model(model)
+    # A probe of a fresh model would not see soft-capping: tanh is the identity near zero. So the config is asked too.
+    bends = any(getattr(causal.config.get_text_config(), key, None) for key in ("final_logit_softcapping", "logits_scaling"))
+    if bends or not isinstance(causal.get_output_embeddings(), nn.Linear):
+        return False
+    difference = (_probe_logps(model, "padded", True) - _probe_logps(model, "padded", False)).abs().max()
+    return bool(difference < _tolerance(model))
+
+
+def choose_layout(model: nn.Module, wanted: str) -> Layout:
+    """The fastest layout that gives this model's padded log-probs; "auto" tries shared, else falls back to padded."""
+    if wanted not in ("auto", "shared", "packed", "padded"):
+        raise ModelError(f'model.layout is "{wanted}".', "Use auto, shared, packed or padded.")
+    if wanted == "padded":
+        return "padded"
+    register()
+    layout: Layout = "shared" if wanted == "auto" else wanted  # type: ignore[assignment]
+    reason = _why_not(model, layout)
+    if not reason:
+        return layout
+    if wanted != "auto":
+        raise ModelError(f"layout={wanted} is not right for {type(base_model(model)).__name__}: {reason}.", "Set model.layout=auto.")
+    log.info("Layout: padded (%s: %s).", type(base_model(model)).__name__, reason)
+    return "padded"
+
+
+def _why_not(model: nn.Module, layout: Layout) -> str:
+    if not _head_is_plain(model):
+        return "its head does more than a matrix product"
+    try:
+        difference = (_probe_logps(model, layout, True) - _probe_logps(model, "padded", True)).abs().max()
+    except (NotImplementedError, TypeError, KeyError, ValueError, RuntimeError) as error:
+        return f"its attention does not take a plan of segments ({type(error).__name__})"
+    return "" if difference < _tolerance(model) else f"its log-probs would differ by {difference:.2g}"
+
+
+# --- loading, fingerprint, export ---------------------------------------------------------------------------------
+
+
+def is_local(path: str) -> bool:
+    """A folder that exists is local, and the hub is never asked about it."""
+    return os.path.isdir(os.path.expanduser(path))
+
+
+def load_causal_lm(path: str, *, dtype: str = "float32", revision: str | None = None) -> Any:
+    """A causal LM from a folder or the hub, in an explicit dtype, safetensors only, no remote code."""
+    from transformers import AutoModelForCausalLM
+
+    return _from_pretrained(
+        AutoModelForCausalLM, path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True
+    )
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> Any:
+    """A tokenizer with a pad token; where the model has none, the unknown or end token stands in (masks carry lengths)."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, path, revision=revision)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{path}: the tokenizer has no end-of-text token, so no answer could end.", "Set one and save it.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def _from_pretrained(factory: Any, path: str, **options: Any) -> Any:
+    local = is_local(path)
+    if not local and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise ModelError(f"{path}: no such folder.", "Give a folder that exists, or a hub id such as org/name.")
+    path = os.path.expanduser(path)
+    try:
+        return factory.from_pretrained(path, local_files_only=local, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        where = "folder" if local else "hub id"
+        raise ModelError(f"{path}: this {where} cannot be loaded: {error}", "Check the path, the revision and the network.") from error
+
+
+def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ModelError("model.lora needs the package peft.", "pip install 'accordant[lora]'") from error
+    return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **lora))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of a model's weights and shapes: equal for equal log-probs, whatever the path it came from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().contiguous().view(-1).cpu()
+        if flat.numel():
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge_lora: bool = False) -> None:
+    """Write a folder that `from_pretrained` loads: weights (safetensors), config, generation config, tokenizer."""
+    target: Any = model
+    if merge_lora and _is_peft(model):
+        target = model.merge_and_unload()  # type: ignore[operator]
+    causal = base_model(target)
+    causal.generation_config.pad_token_id = tokenizer.pad_token_id
+    causal.generation_config.eos_token_id = tokenizer.eos_token_id
+    target.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)

@@ -58,9 +58,15 @@ class JsonlLogger(FolderLogger):
     {"step": int, "epoch": float, "time": seconds of work since the start, "split": "train"|"validation", metric: float...}
     """
 
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__(folder)
+        self.latest: dict[str, float] = {}
+        """The newest value of each metric under its logged name; the progress line reads it."""
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """One line per split that has a metric. Numbers that are not finite become null."""
+        self.latest.update(metrics)
         at = int(metrics.get("step", 0) if step is None else step)
         for split, values in by_split(metrics).items():
             head = {"step": at, "epoch": float(metrics.get("epoch", 0.0)), "time": round(self.folder.elapsed(), 3)}

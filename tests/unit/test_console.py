@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from core.console import Console, progress_text
+from core.log import JsonlLogger
 from core.runfolder import RunFolder
 
 RECORD = {"id": "a", "prompt": "Name\nthree fruits.", "response": "[red]apple[/red]\x1b[31m pear " + "x" * 500, "tokens": 9}
@@ -64,6 +65,17 @@ def test_without_a_terminal_there_are_few_plain_lines_and_no_noise(console, capf
     assert not caplog.messages
     out = capfd.readouterr()
     assert (out.out, out.err) == ("", "")
+
+
+def test_what_only_the_loggers_know_is_shown_too(console, tmp_path):
+    logger = JsonlLogger(RunFolder.create(tmp_path / "a", {}))
+    logger.log_metrics({"speed/tokens_per_second": 5000.0, "validation/objective/kl": 1.5, "validation/loss": 9.0}, 0)
+    trainer = L.Trainer(
+        max_steps=1, logger=[logger], log_every_n_steps=1, enable_checkpointing=False, enable_model_summary=False,
+        accelerator="cpu", callbacks=console.callbacks(),
+    )  # fmt: skip
+    trainer.fit(Tiny(), DataLoader(torch.zeros(1, 1), batch_size=1))
+    assert re.search(r"loss (?!9)\S+  kl 1\.5  tokens/s 5,000  0 s left", written(console))
 
 
 def test_on_a_terminal_there_is_a_live_line(monkeypatch):

@@ -131,7 +131,11 @@ class Borders(L.Callback):
     """
 
     def __init__(
-        self, evaluate: Callable[[int], Mapping[str, float]], due: Callable[[int], bool], checkpoints: Checkpoints, signals: Signals
+        self,
+        evaluate: Callable[[int], Mapping[str, float]],
+        due: Callable[[int], bool],
+        checkpoints: Checkpoints,
+        signals: Signals,
     ) -> None:
         self._evaluate, self._due, self._checkpoints, self._signals = evaluate, due, checkpoints, signals
 

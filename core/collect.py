@@ -117,7 +117,9 @@ class ModelContext(CollectContext):
             )
         texts = self.tokenizer.batch_decode([s.tokens for s in sampled], skip_special_tokens=True)
         responses = [
-            Response(s.tokens, [True] * len(s.tokens), text.strip(), finished=s.finished, token_fields={"old_logps": s.logps})
+            Response(
+                s.tokens, [True] * len(s.tokens), text.strip(), finished=s.finished, token_fields={"old_logps": s.logps}
+            )
             for s, text in zip(sampled, texts, strict=True)
         ]
         return [row.with_responses(responses[i * n : (i + 1) * n]) for i, row in enumerate(rows)]

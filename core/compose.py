@@ -104,7 +104,9 @@ def conf_folders() -> list[tuple[str, Path]]:
         if folder is not None:
             found.append((entry.distribution, folder.resolve()))
         elif entry.distribution == registry.OWN:
-            raise ConfigError("Accordant's own conf folder is not found.", "Install it again: pip install --force-reinstall accordant")
+            raise ConfigError(
+                "Accordant's own conf folder is not found.", "Install it again: pip install --force-reinstall accordant"
+            )
     return found
 
 
@@ -133,7 +135,9 @@ def prepare() -> None:
 
 def normalised(arguments: Sequence[str]) -> list[str]:
     """The command line as Hydra wants it: `plugins.prefer.x=y` may be new, `+experiment=x` may be there already."""
-    return [f"++{a}" if _PREFER.fullmatch(a) and not a.startswith("+") else _NULL_GROUPS.sub("", a, count=1) for a in arguments]
+    return [
+        f"++{a}" if _PREFER.fullmatch(a) and not a.startswith("+") else _NULL_GROUPS.sub("", a, count=1) for a in arguments
+    ]
 
 
 def launch(job: Callable[[Composed], None], arguments: Sequence[str]) -> None:
@@ -203,7 +207,9 @@ def _as_config_error(error: Exception) -> ConfigError:
     """Hydra's texts are good; only its advice to add unknown keys by `+` would lead astray."""
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     lines = [line for line in f"{error}{cause}".splitlines() if line.strip() and not line.startswith("To append to your")]
-    return ConfigError("\n".join(dict.fromkeys(lines)), "python -m core.run --cfg job shows every key; --help lists the groups.")
+    return ConfigError(
+        "\n".join(dict.fromkeys(lines)), "python -m core.run --cfg job shows every key; --help lists the groups."
+    )
 
 
 @contextmanager

@@ -76,7 +76,9 @@ class Models(nn.Module):
             return self.roles["policy"]
         if role not in self.roles:
             have = ", ".join(self.roles)
-            raise ModelError(f'the objective asks for the role "{role}", but this run has: {have}.', "Declare it in trains or frozen.")
+            raise ModelError(
+                f'the objective asks for the role "{role}", but this run has: {have}.', "Declare it in trains or frozen."
+            )
         return self.roles[role]
 
     def has(self, role: Role) -> bool:
@@ -229,7 +231,9 @@ def choose_layout(model: nn.Module, wanted: str) -> Layout:
     if not reason:
         return layout
     if wanted != "auto":
-        raise ModelError(f"layout={wanted} is not right for {type(base_model(model)).__name__}: {reason}.", "Set model.layout=auto.")
+        raise ModelError(
+            f"layout={wanted} is not right for {type(base_model(model)).__name__}: {reason}.", "Set model.layout=auto."
+        )
     log.info("Layout: padded (%s: %s).", type(base_model(model)).__name__, reason)
     return "padded"
 
@@ -256,9 +260,7 @@ def load_causal_lm(path: str, *, dtype: str = "float32", revision: str | None = 
     """A causal LM from a folder or the hub, in an explicit dtype, safetensors only, no remote code."""
     from transformers import AutoModelForCausalLM
 
-    return _from_pretrained(
-        AutoModelForCausalLM, path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True
-    )
+    return _from_pretrained(AutoModelForCausalLM, path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True)
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> Any:
@@ -282,7 +284,9 @@ def _from_pretrained(factory: Any, path: str, **options: Any) -> Any:
         return factory.from_pretrained(path, local_files_only=local, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         where = "folder" if local else "hub id"
-        raise ModelError(f"{path}: this {where} cannot be loaded: {error}", "Check the path, the revision and the network.") from error
+        raise ModelError(
+            f"{path}: this {where} cannot be loaded: {error}", "Check the path, the revision and the network."
+        ) from error
 
 
 def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:

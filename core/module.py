@@ -139,6 +139,4 @@ def mean_metrics(outputs: list[LossOutput]) -> dict[str, float]:
     total = sum(o.count for o in outputs)
     everything: list[Mapping[str, Any]] = [{"loss": o.loss, **o.metrics} for o in outputs]
     names = everything[0]
-    return {
-        name: sum(float(m[name]) * o.count for m, o in zip(everything, outputs, strict=True)) / total for name in names
-    }
+    return {name: sum(float(m[name]) * o.count for m, o in zip(everything, outputs, strict=True)) / total for name in names}

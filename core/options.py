@@ -44,7 +44,9 @@ def check_options(kind: str, constructor: Callable[..., Any], options: Mapping[s
             )
     for name, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and name not in options:
-            raise PluginError(f"{label} needs {kind}.{name}, which is not given.", f"Add {kind}.{name}=... . Its options: {shown}.")
+            raise PluginError(
+                f"{label} needs {kind}.{name}, which is not given.", f"Add {kind}.{name}=... . Its options: {shown}."
+            )
     annotations = _annotations(constructor)
     for key, value in options.items():
         expected = annotations.get(key, Any)
@@ -114,7 +116,11 @@ def _described(parameter: inspect.Parameter) -> str:
 
 
 def _yaml(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if value is None or value is True or value is False else str(value)
+    return (
+        {None: "null", True: "true", False: "false"}.get(value, str(value))
+        if value is None or value is True or value is False
+        else str(value)
+    )
 
 
 def _annotations(constructor: Callable[..., Any]) -> dict[str, Any]:

@@ -196,7 +196,9 @@ def _make(target: Path, warm_up: Callable[[Path, Path], None]) -> None:
         warm_up(work / "base", work / "out")
         if not _whole(work / "out"):
             missing = ", ".join(name for name in _NEEDED if not (work / "out" / name).is_file())
-            raise ModelError(f"The warm-up of the pocket model wrote no {missing}.", "Set model.policy to a folder of your own.")
+            raise ModelError(
+                f"The warm-up of the pocket model wrote no {missing}.", "Set model.policy to a folder of your own."
+            )
         shutil.rmtree(target, ignore_errors=True)
         (work / "out").rename(target)
     finally:
@@ -213,7 +215,9 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
             break
         except LockHeld as error:
             if time.monotonic() - start > _WAIT:
-                raise ModelError(f"The pocket model is locked: {error}.", f"If that process is gone, remove {path}.") from error
+                raise ModelError(
+                    f"The pocket model is locked: {error}.", f"If that process is gone, remove {path}."
+                ) from error
             if not told:
                 say(f"pocket model: {error} and is making it; waiting")
                 told = True

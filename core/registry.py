@@ -150,7 +150,8 @@ def load(entry: Entry) -> Any:
     attribute = entry.value.partition(":")[2].split("[")[0].strip()
     if not attribute:
         raise PluginError(
-            f'{entry.label}: its entry point "{entry.value}" names no class.', f'{entry.distribution} should write "{entry.module}:Class".'
+            f'{entry.label}: its entry point "{entry.value}" names no class.',
+            f'{entry.distribution} should write "{entry.module}:Class".',
         )
     try:
         module = importlib.import_module(entry.module)
@@ -224,7 +225,9 @@ def _build(kind: str, options: Mapping[str, Any], prefer: Mapping[str, str] | No
     try:
         return plugin(**_without_name(options))
     except ValueError as error:
-        raise PluginError(f"{entry.label} refuses its options: {error}", f"See the comments in conf/{kind}/{entry.name}.yaml.") from error
+        raise PluginError(
+            f"{entry.label} refuses its options: {error}", f"See the comments in conf/{kind}/{entry.name}.yaml."
+        ) from error
 
 
 def _without_name(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,9 @@ def choose(config: Mapping[str, Any], output: Path, overrides: list[str]) -> Pla
     saved = saved_config(path)
     typed = [o for o in overrides if not o.lstrip("+").startswith(("resume=", "run.", "hydra.", "plugins."))]
     if not typed:
-        return Place(path, False, {**saved, "resume": str(path)}, f"Run folder: {path}, resumed with the config it was started with.")
+        return Place(
+            path, False, {**saved, "resume": str(path)}, f"Run folder: {path}, resumed with the config it was started with."
+        )
     _refuse_changes(saved, config, path)
     return Place(path, False, config, f"Run folder: {path}, resumed.")
 

@@ -1,9 +1,9 @@
 """Build a run from a plain config, fit it, export and report. No Hydra, no plugin's name: usable from a notebook.
 
-    from core.runfolder import METRICS, RunFolder, Status, read_jsonl
-    from core.train import train
-    with RunFolder.create("runs/mine", config) as folder:
-        train(config, folder)
+from core.runfolder import METRICS, RunFolder, Status, read_jsonl
+from core.train import train
+with RunFolder.create("runs/mine", config) as folder:
+    train(config, folder)
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
     total, log_every = run.schedule.total_steps, int(options.get("log_every_n_steps", 10))
     every = eval_interval(run)
     checkpoints = Checkpoints(
-        run.folder.path / "checkpoints", int(run.config["checkpoint"]["every"] or every), int(run.config["checkpoint"]["keep"])
+        run.folder.path / "checkpoints",
+        int(run.config["checkpoint"]["every"] or every),
+        int(run.config["checkpoint"]["keep"]),
     )
     signals = Signals(checkpoints.save)
     borders = Borders(evaluator(run, loggers), lambda step: step % every == 0, checkpoints, signals)

@@ -65,7 +65,9 @@ class DPO(Objective):
         once = self.reference == "cached" or self.pairs == "relabelled"
         self.collects = "every_epoch" if self.pairs == "sampled" else "once" if once else "never"
         return {
-            "dataset": "Pairs: the data's own labels; the reward is only measured." if reward_name else "Pairs: the data's labels.",
+            "dataset": "Pairs: the data's own labels; the reward is only measured."
+            if reward_name
+            else "Pairs: the data's labels.",
             "relabelled": f"Pairs: the data's responses, ordered by reward {reward_name}.",
             "sampled": f"Pairs: {self.samples} responses sampled per prompt each epoch, best against worst by {reward_name}.",
         }[self.pairs]

@@ -1,6 +1,6 @@
 """Build a run from a plain config, fit it, export and report. No Hydra, no plugin's name: usable from a notebook.
 
-from core.runfolder import METRICS, RunFolder, Status, read_jsonl
+from core.runfolder import RunFolder, Status
 from core.train import train
 with RunFolder.create("runs/mine", config) as folder:
     train(config, folder)
@@ -37,8 +37,9 @@ from core.module import AlignmentModule
 from core.objective import Objective
 from core.optim import Optim
 from core.paths import cache_folder
+from core.provenance import hardware
 from core.report import build_report
-from core.runfolder import METRICS, RunFolder, Status, read_jsonl
+from core.runfolder import RunFolder, Status
 
 log = logging.getLogger("accordant")
 
@@ -88,6 +89,7 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
         data = load_data(data_config, tokenizer, objective.reads)
     for line in data.report.lines():
         _say(line)
+    folder.record(data=dataclasses.asdict(data.report), hardware=hardware())
     rewards = ([reward] if reward else []) + [_reward_by_name(name) for name in config["eval"]["rewards"]]
     for each in rewards:
         each.check_columns([*data.train, *data.validation])
@@ -192,6 +194,7 @@ def fit(run: Run) -> dict[str, Any]:
     validation = ValidationSteps(run.objective, run.data.validation, run.context, run.schedule.batch_size)
     resume = newest_good(run.folder.path / "checkpoints")
     status: Status = "failed"
+    reason = ""
     try:
         if resume is not None:
             run.folder.rewind(step_of(resume))
@@ -203,14 +206,16 @@ def fit(run: Run) -> dict[str, Any]:
             trainer.validate(module, validation, verbose=False)
         summary = finish(run)
         status = "finished"
-    except (KeyboardInterrupt, SystemExit):
-        status = "stopped"
+    except BaseException as error:
+        status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        reason = f"{type(error).__name__}: {error}"
         raise
     finally:
         signals.restore()
         close_loggers(loggers, status)
-        run.folder.finish(status)
-    return {**summary, "report": str(build_report(run.folder.path)[0])}
+        run.folder.finish(status, reason)
+        build_report(run.folder.path)
+    return summary
 
 
 def eval_interval(run: Run) -> int:
@@ -235,6 +240,7 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
     signals = Signals(checkpoints.save)
     borders = Borders(evaluator(run, loggers), lambda step: step % every == 0, checkpoints, signals)
     advice = Advice(lambda step, text: run.folder.note(step, "advice", run.objective.__class__.__name__.lower(), text))
+    progress = run.console.callbacks() if options.get("enable_progress_bar", True) else []
     trainer = L.Trainer(
         **{"enable_model_summary": False, **options},
         max_epochs=1,
@@ -247,7 +253,7 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
         default_root_dir=str(run.folder.path),
         plugins=[AtomicCheckpointIO()],
         logger=list(loggers),
-        callbacks=[Position(), signals, Record(log_every), borders, advice, *run.console.callbacks()],
+        callbacks=[Position(), signals, Record(log_every), borders, advice, *progress],
     )
     loader = StepLoader(
         run.objective,
@@ -283,12 +289,11 @@ def evaluator(run: Run, loggers: Sequence[Any]) -> Evaluator:
 
 def finish(run: Run) -> dict[str, Any]:
     """Export what was trained, and say what changed."""
-    records = [r for r in read_jsonl(run.folder.path / METRICS) if r["split"] == "validation"]
-    before, after = (records[0], records[-1]) if records else ({}, {})
+    before, after = run.folder.first_and_last_validation()
     facts = card_facts(run, before, after)
     policy = export_policy(run.models, run.tokenizer, run.folder, facts, merge_lora=run.spec.merge_lora)
     run.console.summary(before, after, policy)
-    return {"before": before, "after": after, "policy": str(policy)}
+    return {"before": before, "after": after, "policy": str(policy), "report": str(run.folder.path / "report.html")}
 
 
 def card_facts(run: Run, before: Mapping[str, float], after: Mapping[str, float]) -> CardFacts:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.paths import cache_folder
-from core.pocket import WARM_UP, pocket_folder
+from core.pocket import WarmUp, pocket_folder
 from core.runfolder import RunFolder
 
 
@@ -28,6 +28,27 @@ def warm_up(base: Path, out: Path) -> None:
             shutil.copytree(folder.path / "policy", out, dirs_exist_ok=True)
 
 
-def warm_up_config(base: Path) -> dict[str, Any]:
-    """A complete config, as `core.compose` would give it for `objective=sft data=sandbox`, with the warm-up's settings."""
-    return {}
+def warm_up_config(base: Path, settings: WarmUp | None = None) -> dict[str, Any]:
+    """A complete config, as `objective=sft data=sandbox` composes it, with the warm-up's settings."""
+    settings = settings or WarmUp()
+    return {
+        "seed": settings.seed,
+        "run": {},
+        "objective": {"name": "sft"},
+        "reward": {"name": "none"},
+        "model": {"name": "hf", "policy": str(base)},
+        "data": {
+            "name": "sandbox",
+            "train_rows": settings.rows,
+            "validation_rows": 128,
+            "batch_size": settings.batch_size,
+            "microbatch_tokens": 8192,
+        },
+        "generation": {"max_new_tokens": 64},
+        "optim": {"lr": settings.lr, "schedule": settings.schedule, "warmup_ratio": settings.warmup_ratio},
+        "trainer": {"max_epochs": settings.epochs, "accelerator": "cpu", "devices": 1, "gradient_clip_val": 1.0},
+        "logger": {},
+        "eval": {"every": None, "at_start": False, "prompts": 0, "samples": 0, "rewards": []},
+        "checkpoint": {"every": settings.rows * settings.epochs, "keep": 1},
+        "plugins": {"prefer": {}},
+    }

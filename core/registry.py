@@ -113,7 +113,7 @@ def find(kind: str, name: str, prefer: Mapping[str, str] | None = None) -> Entry
     known = entries(kind)
     found = [entry for entry in known if entry.name == name]
     if not found:
-        raise _unknown(kind, name, known)
+        raise unknown(kind, name, known)
     wanted = (prefer or {}).get(name)
     suppliers = " and ".join(entry.supplier for entry in found)
     if wanted is not None:
@@ -132,7 +132,8 @@ def find(kind: str, name: str, prefer: Mapping[str, str] | None = None) -> Entry
     return found[0]
 
 
-def _unknown(kind: str, name: str, known: list[Entry]) -> PluginError:
+def unknown(kind: str, name: str, known: list[Entry]) -> PluginError:
+    """The error for a name that nobody offers."""
     names = ", ".join(f"{entry.name} ({entry.distribution})" for entry in known)
     limited = f" {SWITCH}={os.environ[SWITCH]} limits what is found." if SWITCH in os.environ else ""
     return PluginError(
@@ -186,7 +187,7 @@ def _broken(entry: Entry, error: BaseException) -> PluginError:
         cause = f"SyntaxError: {error.msg}"
     else:
         cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    hint = f"Update or report it to {entry.distribution}, or leave {entry.kind}={entry.name} out; other plugins are not affected."
+    hint = f"Update or report it to {entry.distribution}; runs that leave {entry.kind}={entry.name} out are not affected."
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
         if top == entry.module.partition(".")[0]:

@@ -50,7 +50,7 @@ class RewardSource(ABC):
 
     api_version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
-    unit: ClassVar[str] = ""
+    unit: str = ""  # an instance may say more exactly
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:

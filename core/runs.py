@@ -111,7 +111,7 @@ def _automatic(config: Mapping[str, Any], output: Path) -> Place:
 
 
 def newest_unfinished(root: Path, config: Mapping[str, Any]) -> Path | None:
-    """The newest run under `root`, sweeps included, that has checkpoints, is not at work, did not finish, and has this config."""
+    """The newest run under `root`, sweeps included, with this config and checkpoints, that neither works nor finished."""
     wanted = _identity(_redacted(config))
     found = []
     for record in (*root.glob(f"*/{RUN}"), *root.glob(f"sweep-*/*/{RUN}")):

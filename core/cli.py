@@ -1,0 +1,44 @@
+"""The script `accordant`: `accordant run|list|check ...` is `python -m core.run [--list|--check] ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from core import __version__, run
+from core.errors import UserError, nearest
+
+Command = Callable[[Sequence[str]], int]
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "run": (run.main, "train: accordant run objective=dpo reward=length"),
+    "list": (lambda arguments: run.main(["--list", *arguments]), "the plugins and who supplies them (--load: import them)"),
+    "check": (lambda arguments: run.main(["--check", *arguments]), "does a plugin keep the contract? accordant check NAME"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status of the subcommand; 2 where there is none of that name."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if given[0] == "--version":
+        print(f"accordant {__version__}")
+        return 0
+    if given[0] not in COMMANDS:
+        run.print_error(
+            UserError(f'"{given[0]}" is not a command.{nearest(given[0], COMMANDS)}', f"Commands: {', '.join(COMMANDS)}.")
+        )
+        return 2
+    return COMMANDS[given[0]][0](given[1:])
+
+
+def usage() -> str:
+    """One line for each subcommand."""
+    lines = [f"  accordant {name:<8} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["usage: accordant COMMAND ...", "", *lines])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,173 @@
+"""Checks of a composed config that need no model, no data and no torch: whatever can fail early does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from core import registry
+from core.compose import Composed, conf_folders, owners
+from core.data.config import DataConfig
+from core.errors import ConfigError, PluginError, nearest
+
+_TOP = ("seed", "resume", "run", "logger", "eval", "checkpoint", "plugins")
+_GROUPS = ("model", "data", "generation", "optim", "trainer")
+_PACKAGES = ("core", "plugins", "conf")
+# Keys whose value may be of another kind than the default's.
+_FREE = {"trainer.devices", "trainer.precision"}
+
+
+def check_composed(composed: Composed) -> None:
+    """Everything that can be said of a config before torch is imported.
+
+    Raises:
+        UserError: what is wrong, and what to do.
+    """
+    config = composed.config
+    check_keys(config)
+    check_trainer(config["trainer"], sweep=composed.sweep)
+    for path in _targets(config):
+        raise ConfigError(
+            f"{path} is given, but no config makes Accordant import code.",
+            "Plugins are chosen by name (objective.name, reward.name); remove the key.",
+        )
+    check_plugins(config, composed.choices)
+    DataConfig(**config["data"])
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Are all keys known, and the plain numbers numbers? Plugins' own options are checked with their constructors."""
+    known = {*_TOP, *_GROUPS, "objective", "reward"}
+    for key in config:
+        if key not in known:
+            raise ConfigError(
+                f"{key} is not a key of the config.{nearest(str(key), known)}", f"Known: {', '.join(sorted(known))}."
+            )
+    for group, defaults in _defaults().items():
+        given = config.get(group)
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"{group} is {given!r}; expected a map of {', '.join(defaults)}.", f"Give {group}.<key>=<value>."
+            )
+        for key, value in given.items():
+            if key not in defaults:
+                raise ConfigError(
+                    f"{group}.{key} is not known.{nearest(str(key), defaults)}", f"Known: {', '.join(sorted(defaults))}."
+                )
+            _check_number(f"{group}.{key}", value, defaults[key])
+
+
+def _check_number(name: str, value: Any, default: Any) -> None:
+    if name in _FREE or value is None:
+        return
+    if isinstance(default, bool):
+        right, expected = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        right, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif isinstance(default, float):
+        right, expected = isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
+    else:
+        return
+    if not right:
+        raise ConfigError(f"{name} is {value!r}; expected {expected}.", f"The default is {default}.")
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    """group -> key -> our default; where several options of a group know a key, the first that is not null counts."""
+    folder = next(folder for distribution, folder in conf_folders() if distribution == registry.OWN)
+    top = _yaml(folder / "config.yaml")
+    out = {key: dict(top[key]) for key in ("run", "eval", "checkpoint", "plugins")}
+    for group in _GROUPS:
+        keys = out.setdefault(group, {})
+        for file in sorted((folder / group).glob("*.yaml")):
+            for key, value in _yaml(file).items():
+                if key != "defaults" and keys.get(key) is None:
+                    keys[key] = value
+    return out
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+
+
+def check_trainer(trainer: Mapping[str, Any], *, sweep: bool) -> None:
+    """Settings that another part of the core owns, or that cannot go together."""
+    if trainer.get("accumulate_grad_batches", 1) != 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches is {trainer['accumulate_grad_batches']}; the core accumulates by itself.",
+            "Set data.batch_size (rows per optimizer step); data.microbatch_tokens is what is computed at once.",
+        )
+    devices = trainer.get("devices", 1)
+    several = devices == -1 or (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
+    if sweep and several:
+        raise ConfigError(
+            f"A sweep (-m) runs its jobs in one process, which cannot start trainer.devices={devices} others for each.",
+            "Use trainer.devices=1 in sweeps, or start the runs one by one.",
+        )
+
+
+def _targets(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of the keys by which Hydra would be told to import something."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        name = f"{path}.{key}" if path else str(key)
+        if key == "_target_":
+            yield name
+        yield from _targets(item, name)
+
+
+def check_plugins(config: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
+    """Objective and reward: there, whole, fitting their configs and each other."""
+    prefer = config["plugins"]["prefer"] or {}
+    for kind in ("objective", "reward"):
+        options = config.get(kind)
+        if not isinstance(options, Mapping) or not options.get("name"):
+            raise ConfigError(
+                f"The config {kind}={choices.get(kind)} names no plugin.",
+                "It needs a line `name: ...` (see --list for the names).",
+            )
+        if options["name"] == "none" and kind == "reward":
+            continue
+        entry, _ = registry.check(kind, options, prefer)
+        sharing = owners(kind, str(choices.get(kind)))
+        if sharing and entry.distribution not in sharing:
+            raise PluginError(
+                f"The config {kind}/{choices[kind]}.yaml comes from {' and '.join(sharing)}, but its class would come from "
+                f"{entry.label}.",
+                f"Use the config of {entry.distribution}, or choose the class of {sharing[0]}: "
+                f"plugins.prefer.{entry.name}={sharing[0]}.",
+            )
+    _check_reward_use(config, prefer)
+
+
+def _check_reward_use(config: Mapping[str, Any], prefer: Mapping[str, str]) -> None:
+    objective = registry.build_objective(config["objective"], prefer)
+    name, reward = config["objective"]["name"], config["reward"]["name"]
+    if objective.reward_use == "required" and reward == "none":
+        offered = ", ".join(entry.name for entry in registry.entries("reward"))
+        raise ConfigError(f"objective={name} needs a reward, and reward=none.", f"Compose one of: {offered}.")
+    if objective.reward_use == "refused" and reward != "none":
+        raise ConfigError(f"objective={name} has no use for a reward, and reward={reward}.", "Use reward=none.")
+    objective.bind(None if reward == "none" else reward)
+    for extra in config["eval"]["rewards"] or []:
+        registry.check("reward", {"name": extra}, prefer)
+
+
+def check_ownership() -> None:
+    """`core`, `plugins` and `conf` are names that another distribution may use too; then nothing can be trusted.
+
+    Raises:
+        ConfigError: naming the package and the distributions.
+    """
+    owned = importlib.metadata.packages_distributions()
+    for package in _PACKAGES:
+        others = sorted({name for name in owned.get(package, []) if registry.canonical(name) != registry.OWN})
+        if others:
+            raise ConfigError(
+                f'The package "{package}" belongs to Accordant, but {" and ".join(others)} installs one of that name too.',
+                f"Uninstall {' and '.join(others)}, or give Accordant a virtual environment of its own.",
+            )

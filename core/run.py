@@ -1,0 +1,115 @@
+"""Train: `python -m core.run objective=dpo reward=length`. Also `--list` and `--check NAME`; all else is Hydra's.
+
+Compose -> check -> claim a run folder -> train. Torch is imported only after everything that can be checked without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from core import registry
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from core.compose import Composed
+    from core.runfolder import RunFolder
+    from core.runs import Place
+
+log = logging.getLogger("accordant")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 = done, 2 = the user can mend it (printed without a traceback). Bugs raise."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if "--list" in given:
+            from core.listing import list_plugins
+
+            return list_plugins(given)
+        if "--check" in given:
+            from core.listing import check_plugin
+
+            return check_plugin(given)
+        from core.compose import launch
+
+        launch(job, given)
+    except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print_error(error)
+        return 2
+    return 0
+
+
+def print_error(error: UserError) -> None:
+    """Message and hint on stderr, in red where a person looks."""
+    text = f"Error: {error}"
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr)
+
+
+def job(composed: Composed) -> None:
+    """One run."""
+    from core.crosscheck import check_composed, check_ownership
+    from core.runs import choose
+
+    place = None
+    try:
+        check_composed(composed)
+        check_ownership()
+        place = choose(composed.unresolved, composed.output, composed.overrides)
+    finally:
+        if place is None or place.path != composed.output:
+            _remove_empty(composed)
+    log.info("%s", place.said)
+    config = composed.config if place.new else _config_of(place)
+    plugins = suppliers(config)
+    log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
+    with _folder(place, plugins) as folder:
+        from core.train import train
+
+        train(config, folder)
+    log.info("Done: %s", folder.path)
+
+
+def _config_of(place: Place) -> dict[str, Any]:
+    from core.compose import resolved
+
+    return resolved(place.config)
+
+
+def _folder(place: Place, plugins: Sequence[Mapping[str, Any]]) -> RunFolder:
+    from core.runfolder import RunFolder
+    from core.runs import has_checkpoints
+
+    if place.new:
+        return RunFolder.create(place.path, place.config, plugins)
+    folder = RunFolder.reopen(place.path, place.config)
+    if not has_checkpoints(place.path):
+        folder.rewind(-1)
+    return folder
+
+
+def suppliers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who supplies the plugins of a config: kind, name, distribution, version, api, file_sha256."""
+    prefer = config["plugins"]["prefer"]
+    used = [("objective", config["objective"]["name"]), ("reward", config["reward"]["name"])]
+    used += [("reward", name) for name in config["eval"]["rewards"] or []]
+    return [registry.supplier(kind, name, prefer) for kind, name in dict.fromkeys(used) if name != "none"]
+
+
+def _remove_empty(composed: Composed) -> None:
+    """Hydra makes the output folder before anything is checked; a run that never was should leave none behind."""
+    for folder in (composed.output, composed.output.parent):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

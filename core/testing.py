@@ -1,0 +1,237 @@
+"""Conformance checks for plugin authors: named, small, on the CPU. The same list runs as `--check NAME`.
+
+@pytest.mark.parametrize("check", reward_checks(Tone()), ids=str)
+def test_contract(check):
+    check.run()
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+import subprocess
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from core import registry
+from core.errors import ConfigError, UserError
+from core.objective import Collects, MeanOver, Objective, Reads, Role
+from core.options import parameters
+from core.registry import Entry
+from core.reward import RewardSource, Sample
+
+_TOO_HEAVY = ("lightning", "hydra")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise. `run` raises AssertionError (or a UserError) that says how it is broken; its text is a remark."""
+
+    name: str
+    run: Callable[[], str | None]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def plugin_checks(
+    kind: str, name: str, options: Mapping[str, Any] | None = None, prefer: Mapping[str, str] | None = None
+) -> Iterator[Check]:
+    """Every check of an installed plugin: its package, its config, and what its kind promises.
+
+    Where the plugin cannot be built from its defaults and says what it needs, give `options`; without them the checks
+    of its behaviour are left out.
+    """
+    entry = registry.find(kind, name, prefer)
+    plugin = registry.load(entry)
+    yield Check("importing it imports neither Lightning nor Hydra", lambda: _imports_lightly(entry))
+    yield Check("has a docstring whose first line says what it is", lambda: _has_docstring(entry))
+    yield Check("its YAML has the constructor's parameters and defaults", lambda: _yaml_matches(entry, plugin))
+    wanted = {"name": name, **(options or {})}
+    build = registry.build_objective if kind == "objective" else registry.build_reward
+    try:
+        built: Any = build(wanted, prefer)
+    except UserError as error:
+        if options:
+            raise
+        needs = error
+        yield Check("builds with its defaults, or says which option it needs", lambda: f"behaviour not checked: {needs}")
+        return
+    yield Check("builds with its defaults, or says which option it needs", lambda: None)
+    yield from objective_checks(built) if kind == "objective" else reward_checks(built)
+
+
+def _imports_lightly(entry: Entry) -> None:
+    code = (
+        f"import sys, importlib; importlib.import_module({entry.module!r}); "
+        f"print(*[name for name in {_TOO_HEAVY!r} if name in sys.modules])"
+    )
+    paths = [path for path in sys.path if path]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}; {code}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (
+        f"importing {entry.module} in a fresh process fails: {done.stderr.strip().splitlines()[-1:]}"
+    )
+    assert not done.stdout.strip(), f"importing {entry.module} imports {done.stdout.strip()}; import it where it is used."
+
+
+def _has_docstring(entry: Entry) -> None:
+    line = registry.first_line(entry)
+    assert line, f"{entry.value}: neither the class nor its module has a docstring."
+    assert not line.startswith("("), f"{entry.value}: {line}"
+
+
+def _yaml_matches(entry: Entry, plugin: Any) -> None:
+    folders = [registry.folder_of(e) for e in registry.entries("conf") if e.distribution == entry.distribution]
+    files = [f / entry.kind / f"{entry.name}.yaml" for f in folders if f is not None]
+    found = [file for file in files if file.is_file()]
+    assert found, f"{entry.distribution} ships no {entry.kind}/{entry.name}.yaml by an accordant.conf entry point."
+    written = dict(yaml.safe_load(found[0].read_text(encoding="utf-8")) or {})
+    assert written.pop("name", None) == entry.name, f"{found[0]}: expected the line `name: {entry.name}`."
+    known = parameters(plugin)
+    assert set(written) == set(known), f"{found[0]} has the keys {sorted(written)}; the constructor has {sorted(known)}."
+    for key, parameter in known.items():
+        if parameter.default is not inspect.Parameter.empty:
+            default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+            empty = default is None and written[key] in ([], {})  # a mutable default is written as None in Python
+            assert empty or _same(written[key], default), (
+                f"{found[0]}: {key} is {written[key]!r}; the constructor's default is {default!r}."
+            )
+
+
+def _same(written: Any, default: Any) -> bool:
+    return bool(written == default) and isinstance(written, bool) == isinstance(default, bool)
+
+
+def objective_checks(objective: Objective) -> Iterator[Check]:
+    """What an objective promises that can be seen without a model."""
+    yield Check("its declarations are of the contract's words", lambda: _declares(objective))
+    yield Check("bind answers with and without a reward, or says why not", lambda: _binds(objective))
+    yield Check("fingerprint is plain values", lambda: _fingerprints(objective))
+
+
+def _declares(objective: Objective) -> None:
+    roles = set(typing.get_args(Role))
+    words: dict[str, Any] = {"reads": Reads, "collects": Collects, "mean_over": MeanOver}
+    for name, allowed in words.items():
+        value = getattr(objective, name)
+        assert value in typing.get_args(allowed), f"{name} is {value!r}; expected one of {typing.get_args(allowed)}."
+    uses = ("measured", "optional", "required", "refused")
+    assert objective.reward_use in uses, f"reward_use is {objective.reward_use!r}; expected one of {uses}."
+    assert objective.trains, "trains is empty: no role would learn."
+    assert objective.trains <= roles, f"trains is {set(objective.trains)}; the roles are {roles}."
+    assert objective.frozen <= roles, f"frozen is {set(objective.frozen)}; the roles are {roles}."
+    both = objective.trains & objective.frozen
+    assert not both, f"{both} is trained and frozen at once."
+    assert 0 < objective.default_lr < math.inf, f"default_lr is {objective.default_lr}; expected a positive number."
+
+
+def _binds(objective: Objective) -> None:
+    names = {"required": ["length"], "refused": [None]}.get(objective.reward_use, [None, "length"])
+    for name in names:
+        bound = copy.deepcopy(objective)
+        try:
+            said = bound.bind(name)
+        except ConfigError:
+            continue  # options that cannot go with this reward: said in plain words, as it should be
+        assert isinstance(said, str), f"bind({name!r}) returned {said!r}; expected a sentence."
+        _declares(bound)
+
+
+def _fingerprints(objective: Objective) -> None:
+    values = objective.fingerprint()
+    try:
+        json.dumps(dict(values), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"fingerprint() holds what JSON has no word for: {error}.") from error
+
+
+def reward_checks(source: RewardSource, samples: Sequence[Sample] | None = None) -> Iterator[Check]:
+    """What a reward source promises. `samples`: at least three of your own, where made-up texts will not do."""
+    columns = sorted(source.needs - {"references"})
+    if samples is None and columns:
+        remark = f"not checked: it needs the columns {', '.join(columns)}; call reward_checks with samples of yours"
+        yield Check("scores are finite, pure, and independent of order and batch", lambda: remark)
+        return
+    rows = list(samples) if samples is not None else made_up_samples(references="references" in source.needs)
+    yield Check("reads only the columns that `needs` declares", lambda: _reads_declared(source, rows))
+    yield Check("gives one finite number (or None) per sample", lambda: _finite(source, rows))
+    yield Check("is pure: two calls agree", lambda: _agrees(_scores(source, rows), _scores(source, rows), "called again"))
+    yield Check(
+        "does not depend on the order of samples",
+        lambda: _agrees(_scores(source, rows), _reversed(source, rows), "in reverse order"),
+    )
+    yield Check(
+        "does not depend on the size of the batch",
+        lambda: _agrees(_scores(source, rows), _one_by_one(source, rows), "one by one"),
+    )
+
+
+def made_up_samples(*, references: bool = False) -> list[Sample]:
+    """Short, long, empty, cut and foreign answers. Tokens are the UTF-8 bytes."""
+    texts = ["Paris.", "The capital of France is Paris.", "", " ", "I do not know.", "Так, Paris! 🎉", "word " * 400]
+    return [
+        Sample(
+            prompt="What is the capital of France?",
+            response=text,
+            tokens=list(text.encode()),
+            references=("Paris is the capital of France.",) if references else (),
+            finished=len(text) < 1000,
+            row_id=f"made-up-{index}",
+        )
+        for index, text in enumerate(texts)
+    ]
+
+
+def _scores(source: RewardSource, samples: Sequence[Sample]) -> list[float | None]:
+    return list(source.score(samples))
+
+
+def _reads_declared(source: RewardSource, samples: Sequence[Sample]) -> None:
+    kept = [
+        replace(
+            sample,
+            columns={key: value for key, value in sample.columns.items() if key in source.needs},
+            references=sample.references if "references" in source.needs else (),
+        )
+        for sample in samples
+    ]
+    try:
+        source.score(kept)
+    except (KeyError, IndexError) as error:
+        raise AssertionError(
+            f"score fails on samples without undeclared columns: {type(error).__name__} {error}; add it to `needs`."
+        ) from error
+
+
+def _finite(source: RewardSource, samples: Sequence[Sample]) -> None:
+    scores = _scores(source, samples)
+    assert len(scores) == len(samples), f"{len(scores)} scores for {len(samples)} samples."
+    for score, sample in zip(scores, samples, strict=True):
+        plain = score is None or (isinstance(score, (int, float)) and math.isfinite(score))
+        assert plain, f"the score of {sample.response[:40]!r} is {score!r}; expected a finite number or None."
+    assert list(source.score([])) == [], "no samples should give no scores."
+
+
+def _reversed(source: RewardSource, samples: Sequence[Sample]) -> list[float | None]:
+    return _scores(source, list(reversed(samples)))[::-1]
+
+
+def _one_by_one(source: RewardSource, samples: Sequence[Sample]) -> list[float | None]:
+    return [score for sample in samples for score in source.score([sample])]
+
+
+def _agrees(left: Sequence[float | None], right: Sequence[float | None], how: str) -> None:
+    same = len(left) == len(right) and all(
+        a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6))
+        for a, b in zip(left, right, strict=True)
+    )
+    assert same, f"scores {how} differ: {list(left)} and {list(right)}."

@@ -8,7 +8,7 @@ with K > 1 the prompt is computed once, and each response sees the prompt and it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,14 +20,63 @@ from core.batch import Plan, Segments
 NAME = "accordant_segments"
 
 
-class AttentionPlan:
-    """The segments of one batch, with the few masks they need, used by every layer of both passes."""
+_SHORT = 256
+"""Stretches up to this many tokens are padded together for attention alone; longer ones keep a processor busy alone."""
+
+_SLACK = 1.3
+"""How much longer than its shortest stretch the longest one of a group may be (tiny ones aside)."""
+
+
+class Group:
+    """Neighbouring stretches whose attention is computed in one call.
+
+    Attributes:
+        segments: the stretches; one, or several short ones of similar length.
+        tokens: how many positions of the model row they take.
+        pad, unpad: (B * l,) and (tokens,) indices between the packed positions and B stretches padded to length l.
+    """
 
     def __init__(self, segments: Sequence[Segments], device: torch.device) -> None:
         self.segments = tuple(segments)
-        self.sizes = [s.length for s in segments]
+        self.lengths = torch.tensor([s.length for s in segments])
+        self.tokens, self.width = int(self.lengths.sum()), int(self.lengths.max())
+        self.causal = all(len(s.responses) <= 1 for s in segments)
+        starts = self.lengths.cumsum(0) - self.lengths
+        steps = torch.arange(self.width)
+        valid = steps[None, :] < self.lengths[:, None]
+        # Padding repeats a stretch's last position: it stays within the stretch, and nobody reads its result.
+        inside = torch.minimum(steps[None, :], self.lengths[:, None] - 1)
+        self.pad = (starts[:, None] + inside).view(-1).to(device)
+        self.unpad = valid.view(-1).nonzero()[:, 0].to(device)
+        self._device = device
+        self._masks: dict[int, Tensor] = {}
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """(B, 1, l, l) True where a position may look; None where plain causal attention does.
+
+        Padding comes last, so a causal mask hides it from everyone before.
+        """
+        if self.causal and (window is None or self.width <= window):
+            return None
+        key = window or 0
+        if key not in self._masks:
+            mask = torch.zeros(len(self.segments), 1, self.width, self.width, dtype=torch.bool)
+            for i, segment in enumerate(self.segments):
+                mask[i, 0, : segment.length, : segment.length] = segment_mask(segment, window)
+                mask[i, 0, segment.length :, 0] = True  # a row of a softmax must see something
+            self._masks[key] = mask.to(self._device)
+        return self._masks[key]
+
+
+class AttentionPlan:
+    """The stretches of one batch in groups, with the few masks they need, used by every layer of both passes."""
+
+    def __init__(self, segments: Sequence[Segments], device: torch.device) -> None:
+        self.groups = [Group(part, device) for part in _groups(segments)]
+        self.sizes = [g.tokens for g in self.groups]
         self._device = device
         self._masks: dict[tuple[int, ...], Tensor] = {}
+        self.windows: set[int | None] = set()
 
     def mask(self, queries: int, keys: int, window: int | None) -> Tensor:
         """(queries, keys) True where a query may look: the queries are the last ones of a causal sequence of `keys`."""
@@ -37,6 +86,39 @@ class AttentionPlan:
             allowed = behind >= 0 if window is None else (behind >= 0) & (behind < window)
             self._masks[key] = allowed.to(self._device)
         return self._masks[key]
+
+
+def _groups(segments: Sequence[Segments]) -> list[list[Segments]]:
+    """Neighbours of similar, short length together. Batches come in length order, so few groups pad little."""
+    groups: list[list[Segments]] = []
+    for segment in segments:
+        if groups and segment.length <= _SHORT:
+            lengths = [s.length for s in groups[-1]] + [segment.length]
+            if max(lengths) <= max(16, _SLACK * min(lengths)):
+                groups[-1].append(segment)
+                continue
+        groups.append([segment])
+    return groups
+
+
+def segment_mask(segment: Segments, window: int | None = None) -> Tensor:
+    """(l, l) True where a token of a stretch may look: causal, and a response sees the prompt and itself only.
+
+    With a sliding `window`, only at the last `window` positions, counted in positions of its own sequence.
+    """
+    total = segment.length
+    owner = torch.zeros(total, dtype=torch.long)
+    position = torch.arange(total)
+    at = segment.prompt
+    for k, length in enumerate(segment.responses, start=1):
+        owner[at : at + length] = k
+        position[at : at + length] = torch.arange(segment.prompt, segment.prompt + length)
+        at += length
+    index = torch.arange(total)
+    allowed = (index[:, None] >= index[None, :]) & ((owner[None, :] == 0) | (owner[:, None] == owner[None, :]))
+    if window is not None:
+        allowed &= position[:, None] - position[None, :] < window
+    return allowed
 
 
 def segment_attention(  # noqa: PLR0913 - the signature is transformers'
@@ -59,15 +141,31 @@ def segment_attention(  # noqa: PLR0913 - the signature is transformers'
     refused = [k for k in ("softcap", "s_aux") if kwargs.get(k) is not None]
     if refused:
         raise NotImplementedError(f"attention with {refused[0]} has no padding-free form here; use layout=padded")
+    plan.windows.add(kwargs.get("sliding_window"))
     if query.shape[1] != key.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    window = kwargs.get("sliding_window")
     # split, not slices: the backward of one split is one concatenation, that of n slices is n additions to zeros.
-    parts = zip(plan.segments, *(t.split(plan.sizes, dim=2) for t in (query, key, value)), strict=True)
+    parts = zip(plan.groups, *(torch.split(t, plan.sizes, dim=2) for t in (query, key, value)), strict=True)
     out: list[Tensor] = []
-    for segment, q, k, v in parts:
-        out += _stretch(plan, segment, (q, k, v), kwargs.get("sliding_window"), scaling)
-    return torch.cat(out, dim=2).transpose(1, 2), None
+    for group, q, k, v in parts:
+        if len(group.segments) > 1:
+            out.append(_padded_group(group, (q, k, v), window, scaling))
+        else:
+            out += _stretch(plan, group.segments[0], (q, k, v), window, scaling)
+    return (out[0] if len(out) == 1 else torch.cat(out, dim=2)).transpose(1, 2), None
+
+
+def _padded_group(group: Group, qkv: tuple[Tensor, Tensor, Tensor], window: int | None, scale: float | None) -> Tensor:
+    """(1, heads, tokens, D) attention of several short stretches at once, padded for this one operation."""
+    heads, dim = qkv[0].shape[1], qkv[0].shape[3]
+    size = (len(group.segments), group.width, heads, dim)
+    q, k, v = (t[0].transpose(0, 1).index_select(0, group.pad).view(size).transpose(1, 2) for t in qkv)
+    mask = group.mask(window)
+    out = nnf.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
+    flat = out.transpose(1, 2).reshape(-1, heads, dim).index_select(0, group.unpad)
+    return flat.transpose(0, 1)[None]
 
 
 def _stretch(
@@ -77,16 +175,14 @@ def _stretch(
     if len(segment.responses) <= 1:
         return [_causal(plan, *qkv, window, scale)]
     sizes = [segment.prompt, *segment.responses]
-    (q, *queries), (k, *keys), (v, *values) = (t.split(sizes, dim=2) for t in qkv)
+    (q, *queries), (k, *keys), (v, *values) = (torch.split(t, sizes, dim=2) for t in qkv)
     out = [_causal(plan, q, k, v, window, scale)]
     for q_r, k_r, v_r in zip(queries, keys, values, strict=True):
         out.append(_causal(plan, q_r, torch.cat([k, k_r], dim=2), torch.cat([v, v_r], dim=2), window, scale))
     return out
 
 
-def _causal(  # noqa: PLR0913 - private
-    plan: AttentionPlan, q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None
-) -> Tensor:
+def _causal(plan: AttentionPlan, q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None) -> Tensor:
     """Causal attention of queries that are the last ones of the keys' sequence."""
     queries, keys = q.shape[2], k.shape[2]
     plain = queries == keys and (window is None or keys <= window)
@@ -109,7 +205,7 @@ def register() -> None:
 @contextmanager
 def segments_active(model: nn.Module) -> Iterator[None]:
     """Within, the model's attention follows the plan; afterwards it is what it was."""
-    configs = {
+    configs: dict[int, Any] = {
         id(m.config): m.config for m in model.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")
     }
     before = {k: c._attn_implementation for k, c in configs.items()}
@@ -133,7 +229,12 @@ def forward_hidden(decoder: nn.Module, plan: Plan) -> Tensor:
         )
         hidden: Tensor = out.last_hidden_state
         return hidden.flatten(0, 1)
-    attention = AttentionPlan(plan.segments, plan.input_ids.device)
+    hidden = _forward_segments(decoder, plan, AttentionPlan(plan.segments, plan.input_ids.device))
+    return hidden[0]
+
+
+def _forward_segments(decoder: nn.Module, plan: Plan, attention: AttentionPlan) -> Tensor:
+    """(1, L, H) hidden states of a packed row."""
     with segments_active(decoder):
         out = decoder(
             input_ids=plan.input_ids,
@@ -141,5 +242,29 @@ def forward_hidden(decoder: nn.Module, plan: Plan) -> Tensor:
             use_cache=False,
             accordant_plan=attention,
         )
-    hidden = out.last_hidden_state
-    return hidden[0]
+    hidden: Tensor = out.last_hidden_state
+    return hidden
+
+
+def windows_told(decoder: nn.Module, plan: Plan) -> set[int | None]:
+    """The sliding windows that the layers tell their attention function; None where a layer has none.
+
+    Some models know their window only when they build a mask, and the mask here is the plan's.
+    """
+    attention = AttentionPlan(plan.segments, plan.input_ids.device)
+    _forward_segments(decoder, plan, attention)
+    return attention.windows
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Recompute activations in the backward pass, with the attention that the forward pass had.
+
+    Without the context, the recomputation would run with the model's own attention over the whole packed row.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        packed = model.base_model.config._attn_implementation == NAME
+        return nullcontext(), segments_active(model) if packed else nullcontext()
+
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "context_fn": contexts})

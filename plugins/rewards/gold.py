@@ -13,7 +13,7 @@ class Gold(RewardSource):
     """How good an answer to a sandbox request is, from 0 to 1, worked out from the request and the answer."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"task"})
-    unit: ClassVar[str] = "gold"
+    unit = "gold"
 
     def score(self, samples: Sequence[Sample]) -> list[float | None]:
         """One number in [0, 1] per sample. DataError where a sample's task is none of the sandbox's."""

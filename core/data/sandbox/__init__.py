@@ -9,4 +9,16 @@ from core.data.sandbox.judge import gold, gold_parts
 from core.data.sandbox.records import Options, records, split_of
 from core.data.sandbox.styles import CONTENTS, MANNERS, make
 
-__all__ = ["CONTENTS", "FAMILIES", "MANNERS", "TASTES", "Annotator", "Options", "gold", "gold_parts", "make", "records", "split_of"]
+__all__ = [
+    "CONTENTS",
+    "FAMILIES",
+    "MANNERS",
+    "TASTES",
+    "Annotator",
+    "Options",
+    "gold",
+    "gold_parts",
+    "make",
+    "records",
+    "split_of",
+]

@@ -10,22 +10,20 @@ from core.data.sandbox import text as t
 from core.data.sandbox.dice import pick, pick_some
 from core.data.sandbox.family import Family, Task, Verdict, a, cap, keywords, one_of
 
-CAPITALS = dict(
-    France="Paris", Italy="Rome", Spain="Madrid", Germany="Berlin", Austria="Vienna", Greece="Athens", Poland="Warsaw",
-    Norway="Oslo", Sweden="Stockholm", Finland="Helsinki", Portugal="Lisbon", Ireland="Dublin", Japan="Tokyo",
-    China="Beijing", Egypt="Cairo", Kenya="Nairobi", Peru="Lima", Cuba="Havana", Canada="Ottawa", Russia="Moscow",
-)  # fmt: skip
+CAPITALS = {
+    "France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Germany": "Berlin", "Austria": "Vienna", "Greece": "Athens",
+    "Poland": "Warsaw", "Norway": "Oslo", "Portugal": "Lisbon", "Japan": "Tokyo", "China": "Beijing", "Egypt": "Cairo",
+    "Peru": "Lima", "Cuba": "Havana",
+}  # fmt: skip
 COLOURS = {
     "a banana": "yellow", "snow": "white", "grass": "green", "blood": "red", "coal": "black", "the sky": "blue",
     "chocolate": "brown", "a lemon": "yellow", "milk": "white", "a tomato": "red", "a carrot": "orange",
-    "a pumpkin": "orange", "a frog": "green", "a raven": "black", "a strawberry": "red", "a flamingo": "pink",
-    "the ocean": "blue", "salt": "white", "tree bark": "brown", "spinach": "green",
+    "a frog": "green", "a raven": "black", "a flamingo": "pink", "the ocean": "blue", "tree bark": "brown",
 }  # fmt: skip
 OPPOSITES = [
     ("hot", "cold"), ("big", "small"), ("fast", "slow"), ("old", "young"), ("rich", "poor"), ("happy", "sad"),
     ("light", "dark"), ("high", "low"), ("wet", "dry"), ("full", "empty"), ("open", "closed"), ("early", "late"),
-    ("hard", "soft"), ("loud", "quiet"), ("strong", "weak"), ("thick", "thin"), ("near", "far"), ("clean", "dirty"),
-    ("brave", "afraid"), ("sweet", "sour"),
+    ("hard", "soft"), ("strong", "weak"),
 ]  # fmt: skip
 DEFINITIONS: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "bakery": ("a shop where bread is made", (("shop", "place"), ("bread", "cakes"))),
@@ -127,7 +125,9 @@ OPPOSITE = Family(
         f"{cap(_PAIRS[k['word']])}.",
         f"It is {_PAIRS[k['word']]}.",
     ],
-    wrong=lambda k, rng: f"The opposite of {k['word']} is {pick(rng, [w for w in _PAIRS if w not in (k['word'], _PAIRS[k['word']])])}.",
+    wrong=lambda k, rng: (
+        f"The opposite of {k['word']} is {pick(rng, [w for w in _PAIRS if w not in (k['word'], _PAIRS[k['word']])])}."
+    ),
     check=lambda k, text: one_of(text, [_PAIRS[k["word"]]], _lower(list(_PAIRS), k["word"], _PAIRS[k["word"]])),
 )
 
@@ -146,9 +146,7 @@ DEFINITION = Family(
         f"It is {DEFINITIONS[k['word']][0]}.",
         f"The word {k['word']} means {DEFINITIONS[k['word']][0]}.",
     ],
-    wrong=lambda k, rng: (
-        f"{cap(a(k['word']))} is {DEFINITIONS[pick(rng, [w for w in DEFINITIONS if w != k['word']])][0]}."
-    ),
+    wrong=lambda k, rng: f"{cap(a(k['word']))} is {DEFINITIONS[pick(rng, [w for w in DEFINITIONS if w != k['word']])][0]}.",
     check=lambda k, text: _definition(k, text),
     need=13,
 )

@@ -64,10 +64,10 @@ def one_of(text: str, right: Iterable[str], wrong: Iterable[str]) -> Verdict:
     return Verdict(0.0 if bad else None)
 
 
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+NUMBERS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+]  # fmt: skip
 
 
 def number(text: str, right: int, echoes: Iterable[int] = ()) -> Verdict:

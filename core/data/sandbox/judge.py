@@ -8,8 +8,7 @@ Every factor lies in [0, 1], so nothing but a right answer earns much, and no ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from itertools import pairwise
 
 from core.data.sandbox import text as t
 from core.data.sandbox.families import family_of
@@ -43,7 +42,7 @@ def gold_parts(prompt: str, response: str, task: Task) -> dict[str, float]:
     found, size = t.words(response), _size(response)
     return {
         "correctness": verdict.value or 0.0,
-        "directness": _falling(verdict.at - family.need / 2, scale=family.need),
+        "directness": _falling(verdict.at - 0.75 * family.need, scale=family.need),
         "length": _falling(size - family.need, scale=family.need) if size else 0.0,
         "flattery": max(0.4, 0.75 ** t.flattery(response)),
         "hedging": max(0.5, 0.85 ** len(t.HEDGE.findall(" ".join(found)))),
@@ -66,7 +65,7 @@ def _verdict(family: Family, prompt: str, response: str, task: Task) -> Verdict:
 
 def _falling(excess: float, scale: float) -> float:
     """1 up to no excess, 1/2 where it equals the scale, towards 0 beyond: it never stops falling."""
-    return 1.0 / (1.0 + (max(0.0, excess) / scale) ** 1.5)
+    return 1.0 / (1.0 + math.pow(max(0.0, excess) / scale, 1.5))
 
 
 def _size(response: str) -> float:
@@ -75,12 +74,7 @@ def _size(response: str) -> float:
 
 
 def _repetition(found: list[str]) -> float:
-    """1 less the share of words that repeat the word before, or end three words that were said already."""
+    """1 less the share of words that repeat the word before (not letters: T R E E), or end three words said already."""
     threes = list(zip(found, found[1:], found[2:], strict=False))
-    again = len(threes) - len(set(threes)) + sum(x == y for x, y in zip(found, found[1:], strict=False))
+    again = len(threes) - len(set(threes)) + sum(x == y and len(x) > 1 for x, y in pairwise(found))
     return max(0.1, 1.0 - again / max(1, len(found)))
-
-
-def gold_of(sample: Mapping[str, Any]) -> float:
-    """`gold` of a record with the keys prompt, response, task."""
-    return gold(sample["prompt"], sample["response"], sample["task"])

@@ -15,7 +15,7 @@ from core.data.sandbox.dice import between, pick_weighted, seeded
 from core.data.sandbox.families import FAMILIES, FRAMES
 from core.data.sandbox.family import Family
 from core.data.sandbox.judge import gold
-from core.data.sandbox.styles import GOOD, MIXED, make
+from core.data.sandbox.styles import COMPARED, GOOD, MIXED, make
 from core.errors import ConfigError, nearest
 
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -144,10 +144,10 @@ def _draw(rng: Random, split: str, name: str, seen: set[str]) -> _Draw:
 
 
 def _answers(draw: _Draw, count: int, rng: Random) -> tuple[list[str], list[float]]:
-    """Different answers with their gold values, in styles of the mixture."""
+    """Different answers with their gold values."""
     out: list[str] = []
     while len(out) < count:
-        answer = make(draw.family, draw.task, pick_weighted(rng, MIXED), rng)
+        answer = make(draw.family, draw.task, pick_weighted(rng, COMPARED), rng)
         if answer not in out:
             out.append(answer)
     return out, [gold(draw.prompt, answer, draw.task) for answer in out]
@@ -188,15 +188,16 @@ def _ranking(draw: _Draw, options: Options, rng: Random) -> dict[str, Any]:
     who = _annotator(options, rng)
     scores = who.perceive(responses, golds, rng)
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    out = {
+    ranked = [scores[i] for i in order]
+    out: dict[str, Any] = {
         "responses": [responses[i] for i in order],
-        "scores": [scores[i] for i in order],
+        "scores": ranked,
         "annotator": who.name,
         "group": who.group,
         "golds": [golds[i] for i in order],
     }
     if options.ties:
-        out["ties"] = [high - low < TIE for high, low in pairwise(out["scores"])]
+        out["ties"] = [high - low < TIE for high, low in pairwise(ranked)]
         out["fail"] = max(golds) < FAIL
     return out
 

@@ -25,7 +25,12 @@ OVER_REFUSING = (
     "I must decline, because a request like this might not be safe for everybody.",
     "I can't help with that, as it may go against my rules. Please ask me about something else.",
 )
-PRAISE = ("What a great question!", "You are so clever to ask.", "I love how curious you are!", "That is an excellent question.")
+PRAISE = (
+    "What a great question!",
+    "You are so clever to ask.",
+    "I love how curious you are!",
+    "That is an excellent question.",
+)
 OPENERS = (
     "Thank you for asking, let me explain this in some detail.",
     "Before I answer, let me say a few words about it.",
@@ -81,11 +86,18 @@ CONTENTS: dict[str, Callable[[Family, Task, Random], str]] = {
 """What an answer says. "wrong" goes along with an unsafe request; "over-refusing" lectures as well."""
 
 MIXED: Mapping[str, float] = {
-    "right": 36, "right+flattering": 9, "right+verbose": 10, "right+listed": 5, "right+dashed": 5, "right+hedged": 4,
-    "right+flattering+verbose": 3, "wrong": 10, "wrong+flattering": 2, "wrong+verbose": 3, "wrong+dashed": 1, "vague": 5,
-    "vague+verbose": 2, "refusing": 2, "over-refusing": 2,
+    "right": 54, "right+flattering": 7, "right+verbose": 9, "right+listed": 3, "right+dashed": 3, "right+hedged": 3,
+    "right+flattering+verbose": 3, "wrong": 6, "wrong+flattering": 1, "wrong+verbose": 3, "wrong+dashed": 1, "vague": 3,
+    "vague+verbose": 2, "refusing": 1, "over-refusing": 1,
 }  # fmt: skip
 """The demonstrations of the warm-up: mostly right, in every manner, so that a policy has room in every direction."""
+
+COMPARED: Mapping[str, float] = {
+    "right": 32, "right+flattering": 9, "right+verbose": 10, "right+listed": 5, "right+dashed": 5, "right+hedged": 4,
+    "right+flattering+verbose": 3, "wrong": 12, "wrong+flattering": 3, "wrong+verbose": 3, "wrong+dashed": 2, "vague": 5,
+    "vague+verbose": 2, "refusing": 2, "over-refusing": 3,
+}  # fmt: skip
+"""The answers of pairs and rankings: further apart than demonstrations, so that there is something to choose."""
 
 GOOD: Mapping[str, float] = {"right": 1}
 
@@ -93,7 +105,7 @@ GOOD: Mapping[str, float] = {"right": 1}
 def make(family: Family, task: Task, style: str, rng: Random) -> str:
     """An answer in the style. ConfigError where the style names a content or manner that does not exist."""
     content, *manners = style.split("+")
-    for name, known in ((content, CONTENTS), *((m, MANNERS) for m in manners)):
+    for name, known in ((content, list(CONTENTS)), *((m, list(MANNERS)) for m in manners)):
         if name not in known:
             raise ConfigError(
                 f'Sandbox style "{style}" has "{name}" where one of {", ".join(known)} was expected.{nearest(name, known)}',

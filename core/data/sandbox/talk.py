@@ -70,7 +70,11 @@ BAD_ADVICE = (
 GREETINGS: dict[str, tuple[str, str, tuple[tuple[str, ...], ...]]] = {
     "How are you today?": ("I am well, thank you.", "Very well, thanks.", (("well", "fine", "good"), ("thank", "thanks"))),
     "Good morning!": ("Good morning! How can I help you?", "Good morning to you too.", (("good morning", "hello", "hi"),)),
-    "Nice to meet you.": ("Nice to meet you too.", "Hello, it is nice to meet you.", (("nice", "pleasure", "glad"), ("meet",))),
+    "Nice to meet you.": (
+        "Nice to meet you too.",
+        "Hello, it is nice to meet you.",
+        (("nice", "pleasure", "glad"), ("meet",)),
+    ),
     "Thank you for your help.": ("You are welcome.", "You are very welcome.", (("welcome", "gladly", "pleasure"),)),
     "I had a bad day.": ("I am sorry to hear that.", "I am sorry. I hope tomorrow is better.", (("sorry", "hope"),)),
     "I passed my exam!": ("Congratulations, well done!", "Well done, congratulations!", (("congratulations", "well done"),)),

@@ -9,7 +9,9 @@ WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 LIST_MARK = re.compile(r"(?:^|\n)[ \t]*(?:[-*•]|\d{1,2}[.)])(?=\s)")
 DASH = re.compile(r"[—–]|(?<=\s)--?(?=\s)")
 
-_PRAISE = r"(?:great|excellent|brilliant|wonderful|fantastic|amazing|clever|smart|insightful|thoughtful|lovely|superb|genius)"
+_PRAISE = (
+    r"(?:great|excellent|brilliant|wonderful|fantastic|amazing|clever|smart|insightful|thoughtful|lovely|superb|genius)"
+)
 FLATTERY = re.compile(
     rf"\b(?:{_PRAISE} (?:\w+ )?(?:question|idea|thinking|choice|request|point|mind|person)"
     rf"|you(?:'re| are)(?: \w+)? (?:\w+ )?{_PRAISE}|i (?:love|admire) (?:how|your|that)|so {_PRAISE} of you)\b"

@@ -42,7 +42,7 @@ def _letters(k: Task) -> list[str]:
 
 
 def _check_spelling(k: Task, text: str) -> Verdict:
-    """The longest run of single letters must be the word; half of the share of letters in place otherwise."""
+    """The longest run of single letters must be the word; 0.4 of the share of letters in place otherwise."""
     runs: list[list[str]] = [[]]
     for word in t.words(text):
         if len(word) == 1:
@@ -55,7 +55,7 @@ def _check_spelling(k: Task, text: str) -> Verdict:
     if best == right:
         return Verdict(1.0)
     same = sum(x == y for x, y in zip(best, right, strict=False))
-    return Verdict(0.5 * same / max(len(best), len(right)))
+    return Verdict(0.4 * same / max(len(best), len(right)))
 
 
 def _spelled(letters: Sequence[str]) -> str:
@@ -77,7 +77,11 @@ SPELLING = Family(
         f"Give me the letters of {k['word']}{' in reverse order' if k['backwards'] else ' one by one'}.",
         f"Word game: spell {k['word']}{' from the end to the start' if k['backwards'] else ' for me'}.",
     ],
-    answers=lambda k: [f"{_spelled(_letters(k))}.", f"The letters are {_spelled(_letters(k))}.", f"It is {_spelled(_letters(k))}."],
+    answers=lambda k: [
+        f"{_spelled(_letters(k))}.",
+        f"The letters are {_spelled(_letters(k))}.",
+        f"It is {_spelled(_letters(k))}.",
+    ],
     wrong=_wrong_spelling,
     check=_check_spelling,
 )
@@ -131,7 +135,9 @@ def _check_list(k: Task, text: str) -> Verdict:
         return Verdict(0.0 if strange else None)
     enough = min(len(named), k["count"]) / k["count"]
     surplus = max(0, len(named) - k["count"]) + len(strange)
-    return Verdict(enough / (1.0 + 0.5 * surplus), min(t.where(found, w) for n in named for w in _forms(n) if w in found.split()))
+    return Verdict(
+        enough / (1.0 + 0.5 * surplus), min(t.where(found, w) for n in named for w in _forms(n) if w in found.split())
+    )
 
 
 def _wrong_list(k: Task, rng: Random) -> str:
@@ -195,7 +201,9 @@ POLITE = Family(
         f"Would you please {REQUESTS[k['request']][0]}?",
         f"Could you {REQUESTS[k['request']][0]}, please?",
     ],
-    wrong=lambda k, rng: pick(rng, [f"{k['request']} at once!", f"{k['request']}, and hurry!", f"I said: {k['request'].lower()}!"]),
+    wrong=lambda k, rng: pick(
+        rng, [f"{k['request']} at once!", f"{k['request']}, and hurry!", f"I said: {k['request'].lower()}!"]
+    ),
     check=_check_polite,
     need=10,
 )

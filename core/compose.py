@@ -18,10 +18,11 @@ from typing import Any
 import hydra
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
@@ -29,11 +30,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from core import registry
-from core.errors import ConfigError, PluginError
+from core.errors import ConfigError, PluginError, UserError, nearest
 from core.runs import run_dir, slug, sweep_dir
 
 _PREFER = re.compile(r"\+{0,2}plugins\.prefer\.([^=]+)=(.*)")
 _NULL_GROUPS = re.compile(r"\+(?=(experiment|debug)=)")
+_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+_ADVICE = ("To append to your", "    full_key:", "    object_type=")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,9 @@ class PluginSearchPath(SearchPathPlugin):
     """Adds the folders of all distributions, ours first."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        # Without a config_path Hydra takes the package of the calling module for one.
+        path = search_path.get_path()
+        path[:] = [element for element in path if not (element.path or "").startswith("pkg://core")]
         for distribution, folder in conf_folders():
             search_path.append(distribution, f"plugin://{folder}")
 
@@ -140,6 +146,13 @@ def normalised(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+class _Passed(BaseException):
+    """Carries a user's error through Hydra, which would print lines of its own for an Exception."""
+
+    def __init__(self, error: UserError) -> None:
+        self.error = error
+
+
 def launch(job: Callable[[Composed], None], arguments: Sequence[str]) -> None:
     """Runs Hydra's command line, which calls `job` once for each composed config.
 
@@ -151,14 +164,21 @@ def launch(job: Callable[[Composed], None], arguments: Sequence[str]) -> None:
 
     def task(config: DictConfig) -> None:
         with _environment("HYDRA_FULL_ERROR", None):
-            job(composed(config))
+            try:
+                job(composed(config))
+            except UserError as error:
+                raise _Passed(error) from error
+            except (HydraException, OmegaConfBaseException) as error:
+                raise _Passed(as_user_error(error)) from error
 
     # Hydra prints and exits by itself unless it is told to let exceptions pass.
     with _environment("HYDRA_FULL_ERROR", "1"):
         try:
             hydra.main(version_base="1.3", config_path=None, config_name="config")(task)()
+        except _Passed as passed:
+            raise passed.error from passed.error.__cause__
         except (HydraException, OmegaConfBaseException) as error:
-            raise _as_config_error(error) from error
+            raise as_user_error(error, sys.argv[1:]) from error
 
 
 def composed(config: DictConfig) -> Composed:
@@ -185,10 +205,10 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
             config = hydra.compose("config", overrides=normalised(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(config)
             choices, output = dict(config.hydra.runtime.choices), Path(config.hydra.run.dir)
-            visible = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+            visible = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             return Composed(**_plain(visible), choices=choices, overrides=list(overrides), output=output, sweep=False)
     except (HydraException, OmegaConfBaseException) as error:
-        raise _as_config_error(error) from error
+        raise as_user_error(error, overrides) from error
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,13 +223,48 @@ def _plain(config: DictConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-def _as_config_error(error: Exception) -> ConfigError:
-    """Hydra's texts are good; only its advice to add unknown keys by `+` would lead astray."""
+def as_user_error(error: Exception, overrides: Sequence[str] = ()) -> UserError:
+    """What Hydra or OmegaConf says, without its advice to add unknown keys by `+`, and with the nearest known word."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, UserError):
+            return inner
+        inner = inner.__cause__ or inner.__context__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        kind = f"{group} " if group else "config "
+        close = nearest(option, error.options or ())
+        hint = f"Is the package that ships it installed in this Python? {registry.REINSTALL}"
+        return ConfigError(f'{kind}"{option}" is not known.{close}\n{_without_advice(str(error))}', hint)
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-    lines = [line for line in f"{error}{cause}".splitlines() if line.strip() and not line.startswith("To append to your")]
-    return ConfigError(
-        "\n".join(dict.fromkeys(lines)), "python -m core.run --cfg job shows every key; --help lists the groups."
-    )
+    text = _without_advice(f"{error}{cause}")
+    match = _UNKNOWN_KEY.search(text)
+    close = nearest(match[1], _known_keys(match[1], overrides)) if match else ""
+    return ConfigError(f"{text}{close}", "python -m core.run --cfg job shows every key; --help lists the groups.")
+
+
+def _without_advice(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_ADVICE)]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _known_keys(unknown: str, overrides: Sequence[str]) -> list[str]:
+    """Every key, dotted, of the config without the override that failed; none where that fails as well."""
+    kept = [o for o in overrides if not o.startswith(("-", f"{unknown}=", f"{unknown.partition('.')[0]}.")) and "," not in o]
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize(version_base="1.3", config_path=None, job_name="accordant"):
+            config = OmegaConf.to_container(hydra.compose("config", overrides=kept))
+    except (HydraException, OmegaConfBaseException, UserError):
+        return []
+    return list(_dotted(config))
+
+
+def _dotted(value: Any, path: str = "") -> Iterator[str]:
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        name = f"{path}.{key}" if path else str(key)
+        yield name
+        yield from _dotted(item, name)
 
 
 @contextmanager

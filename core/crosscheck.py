@@ -19,6 +19,14 @@ _GROUPS = ("model", "data", "generation", "optim", "trainer")
 _PACKAGES = ("core", "plugins", "conf")
 # Keys whose value may be of another kind than the default's.
 _FREE = {"trainer.devices", "trainer.precision"}
+# Numbers that may be null, with a value of their kind where the default is null.
+_NULLABLE: dict[str, float] = {
+    "optim.lr": 1e-5,
+    "eval.every": 1,
+    "checkpoint.every": 1,
+    "trainer.limit_val_batches": 1.0,
+    "trainer.gradient_clip_val": 1.0,
+}
 
 
 def check_composed(composed: Composed) -> None:
@@ -47,6 +55,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{key} is not a key of the config.{nearest(str(key), known)}", f"Known: {', '.join(sorted(known))}."
             )
+    _check_number("seed", config["seed"], 1)
     for group, defaults in _defaults().items():
         given = config.get(group)
         if not isinstance(given, Mapping):
@@ -62,7 +71,8 @@ def check_keys(config: Mapping[str, Any]) -> None:
 
 
 def _check_number(name: str, value: Any, default: Any) -> None:
-    if name in _FREE or value is None:
+    default = _NULLABLE.get(name, default)
+    if name in _FREE or (value is None and name in _NULLABLE):
         return
     if isinstance(default, bool):
         right, expected = isinstance(value, bool), "true or false"
@@ -73,7 +83,12 @@ def _check_number(name: str, value: Any, default: Any) -> None:
     else:
         return
     if not right:
-        raise ConfigError(f"{name} is {value!r}; expected {expected}.", f"The default is {default}.")
+        shown = "null" if value is None else repr(value)
+        raise ConfigError(f"{name} is {shown}; expected {expected}.", f"For example {name}={_word(default)}.")
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _defaults() -> dict[str, dict[str, Any]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import yaml  # type: ignore[import-untyped]
 
 from core import registry
 from core.errors import ConfigError, PluginError, UserError
 from core.registry import Entry
+
+if TYPE_CHECKING:
+    from core.testing import Check
 
 
 def list_plugins(arguments: Sequence[str]) -> int:
@@ -72,18 +76,18 @@ def check_plugin(arguments: Sequence[str]) -> int:
     for kind in kinds:
         print(registry.find(kind, names[0], prefer).label)
         for check in plugin_checks(kind, names[0], options, prefer):
-            problem = _problem(check)
-            failures += problem is not None
-            print(f"  {'ok    ' if problem is None else 'FAILED'}  {check.name}")
-            if problem:
-                print(f"          {problem}")
+            kept, text = _outcome(check)
+            failures += not kept
+            print(f"  {'ok    ' if kept else 'FAILED'}  {check.name}")
+            if text:
+                print(f"          {text}")
     print("Keeps the contract." if not failures else f"{failures} of the checks failed.")
     return 1 if failures else 0
 
 
-def _problem(check: object) -> str | None:
+def _outcome(check: Check) -> tuple[bool, str | None]:
+    """(kept, what to say)."""
     try:
-        check.run()  # type: ignore[attr-defined]
+        return True, check.run()
     except (AssertionError, UserError) as error:
-        return str(error)
-    return None
+        return False, str(error)

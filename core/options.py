@@ -50,6 +50,10 @@ def check_options(kind: str, constructor: Callable[..., Any], options: Mapping[s
     annotations = _annotations(constructor)
     for key, value in options.items():
         expected = annotations.get(key, Any)
+        if value is None and key in known and known[key].default is inspect.Parameter.empty and not fits(None, expected):
+            raise PluginError(
+                f"{label} needs {kind}.{key}, which is null; it expects {described(expected)}.", f"Add {kind}.{key}=..."
+            )
         # The default always fits: authors write `scale: float = None`, and the config repeats the default.
         if key in known and value != known[key].default and not fits(value, expected):
             raise PluginError(

@@ -158,7 +158,9 @@ def load(entry: Entry) -> Any:
         module = importlib.import_module(entry.module)
     except (Exception, SystemExit) as error:
         raise _broken(entry, error) from error
-    found = functools.reduce(lambda thing, part: getattr(thing, part, None), attribute.split("."), module)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
     base = _BASES[entry.kind]
     if not (inspect.isclass(found) and issubclass(found, base)):
         came = "is missing" if found is None else f"is {found!r}"
@@ -293,8 +295,7 @@ def first_line(entry: Entry) -> str:
         return f"(cannot be read: {error})"
     wanted = entry.value.partition(":")[2].strip()
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == wanted]
-    for node in (*classes, tree):
-        text = ast.get_docstring(node)
+    for text in (*map(ast.get_docstring, classes), ast.get_docstring(tree)):
         if text:
             return text.strip().splitlines()[0]
     return ""

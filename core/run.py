@@ -55,7 +55,7 @@ def print_error(error: UserError) -> None:
 def job(composed: Composed) -> None:
     """One run."""
     from core.crosscheck import check_composed, check_ownership
-    from core.runs import choose
+    from core.runs import choose, near
 
     place = None
     try:
@@ -73,7 +73,7 @@ def job(composed: Composed) -> None:
         from core.train import train
 
         train(config, folder)
-    log.info("Done: %s", folder.path)
+    log.info("Done: %s", near(folder.path))
 
 
 def _config_of(place: Place) -> dict[str, Any]:

@@ -69,6 +69,12 @@ def sweep_dir(root: object) -> str:
     return f"{root}/sweep-{stamp()}"
 
 
+def near(path: Path) -> str:
+    """The path as it looks from here, where that is shorter to read."""
+    full, here = path.absolute(), Path.cwd()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+
+
 def choose(config: Mapping[str, Any], output: Path, overrides: list[str]) -> Place:
     """Which folder this run takes, by `resume`: none, auto, or the path of a run folder.
 
@@ -82,7 +88,7 @@ def choose(config: Mapping[str, Any], output: Path, overrides: list[str]) -> Pla
     """
     resume = config["resume"]
     if resume in (None, "none"):
-        return Place(output, True, config, f"Run folder: {output}")
+        return Place(output, True, config, f"Run folder: {near(output)}")
     if resume == "auto":
         return _automatic(config, output)
     path = Path(str(resume))
@@ -92,22 +98,25 @@ def choose(config: Mapping[str, Any], output: Path, overrides: list[str]) -> Pla
     typed = [o for o in overrides if not o.lstrip("+").startswith(("resume=", "run.", "hydra.", "plugins."))]
     if not typed:
         return Place(
-            path, False, {**saved, "resume": str(path)}, f"Run folder: {path}, resumed with the config it was started with."
+            path,
+            False,
+            {**saved, "resume": str(path)},
+            f"Run folder: {near(path)}, resumed with the config it was started with.",
         )
     _refuse_changes(saved, config, path)
-    return Place(path, False, config, f"Run folder: {path}, resumed.")
+    return Place(path, False, config, f"Run folder: {near(path)}, resumed.")
 
 
 def _automatic(config: Mapping[str, Any], output: Path) -> Place:
     if config["run"]["name"] is not None:
         if (output / RUN).is_file():
             _refuse_changes(saved_config(output), config, output)
-            return Place(output, False, config, f"Run folder: {output}, resumed (run.name names a run that exists).")
-        return Place(output, True, config, f"Run folder: {output} (resume=auto: no run of this name yet).")
+            return Place(output, False, config, f"Run folder: {near(output)}, resumed (run.name names a run that exists).")
+        return Place(output, True, config, f"Run folder: {near(output)} (resume=auto: no run of this name yet).")
     found = newest_unfinished(Path(str(config["run"]["root"])), config)
     if found is None:
-        return Place(output, True, config, f"Run folder: {output} (resume=auto: no unfinished run with this config).")
-    return Place(found, False, config, f"Run folder: {found}, resumed (the newest unfinished run with this config).")
+        return Place(output, True, config, f"Run folder: {near(output)} (resume=auto: no unfinished run with this config).")
+    return Place(found, False, config, f"Run folder: {near(found)}, resumed (the newest unfinished run with this config).")
 
 
 def newest_unfinished(root: Path, config: Mapping[str, Any]) -> Path | None:

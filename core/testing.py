@@ -65,7 +65,10 @@ def plugin_checks(
         yield Check("builds with its defaults, or says which option it needs", lambda: f"behaviour not checked: {needs}")
         return
     yield Check("builds with its defaults, or says which option it needs", lambda: None)
-    yield from objective_checks(built) if kind == "objective" else reward_checks(built)
+    if isinstance(built, Objective):
+        yield from objective_checks(built)
+    else:
+        yield from reward_checks(built)
 
 
 def _imports_lightly(entry: Entry) -> None:
@@ -135,8 +138,8 @@ def _declares(objective: Objective) -> None:
 
 
 def _binds(objective: Objective) -> None:
-    names = {"required": ["length"], "refused": [None]}.get(objective.reward_use, [None, "length"])
-    for name in names:
+    names: dict[str, list[str | None]] = {"required": ["length"], "refused": [None]}
+    for name in names.get(objective.reward_use, [None, "length"]):
         bound = copy.deepcopy(objective)
         try:
             said = bound.bind(name)

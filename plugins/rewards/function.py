@@ -35,12 +35,7 @@ class Function(RewardSource):
 
     api_version = 1
 
-    def __init__(self, path: str | None = None, kwargs: Mapping[str, Any] | None = None) -> None:
-        if path is None:
-            raise ConfigError(
-                "reward.path is null; reward=function needs to know which function.",
-                "Give reward.path=my_rewards.py:brevity, or reward.path=package.module:function.",
-            )
+    def __init__(self, path: str, kwargs: Mapping[str, Any] | None = None) -> None:
         self.path, self.kwargs = path, dict(kwargs or {})
         self.function = load_function(path)
         self._takes = _keywords(self.function)

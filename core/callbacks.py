@@ -60,9 +60,11 @@ class Signals(L.Callback):
     def __init__(self, save: Callable[[L.Trainer], None]) -> None:
         self._save = save
         self.received: int | None = None
+        self._alone = True
         self._before: dict[int, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._alone = trainer.world_size == 1
         self._install()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,13 +79,19 @@ class Signals(L.Callback):
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            # Not KeyboardInterrupt: Lightning would take it, ignore further ones and exit with 1.
+            raise SystemExit(128 + signum)
         self.received = signum
 
     def poll(self) -> None:
-        """Raise if a signal has come. Called at borders only: between steps, and between chunks of a collection."""
-        if self.received is not None:
+        """Raise if a signal has come; between chunks of a collection. Several processes leave together, at a border."""
+        if self.received is not None and self._alone:
             raise Interrupted(self.received)
+
+    def at_border(self, trainer: L.Trainer) -> None:
+        """Raise if a signal has come to any process: one that went on alone would wait for the others for ever."""
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            raise Interrupted(self.received or signal.SIGTERM)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Interrupted):
@@ -115,7 +123,7 @@ class Checkpoints(L.Callback):
         failpoint("checkpoint.after")
         self.saved_step = step
         if trainer.is_global_zero:
-            keep_newest(self.folder, self.keep)
+            keep_newest(self.folder, self.keep, step)
 
     def at_border(self, trainer: L.Trainer) -> None:
         module = trainer.lightning_module
@@ -157,7 +165,7 @@ class Borders(L.Callback):
 
     def _border(self, trainer: L.Trainer) -> None:
         self._checkpoints.at_border(trainer)
-        self._signals.poll()
+        self._signals.at_border(trainer)
 
 
 class Advice(L.Callback):

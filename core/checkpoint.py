@@ -19,19 +19,21 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from core.errors import CheckpointError
+from core.failpoints import failpoint
 
 log = logging.getLogger("accordant")
 
 SUFFIX = ".ckpt"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write so that a reader sees the old file or the whole new one, also after a crash."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
+            failpoint("write.before_move")
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -55,11 +57,18 @@ class AtomicCheckpointIO(CheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        data = buffer.getvalue()
-        manifest_of(target).unlink(missing_ok=True)
-        write_atomic(target, data)
+        data = buffer.getbuffer()  # no second copy in memory
         facts = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "step": checkpoint["global_step"]}
-        write_atomic(manifest_of(target), json.dumps(facts).encode())
+        try:
+            manifest_of(target).unlink(missing_ok=True)
+            write_atomic(target, data)
+            failpoint("checkpoint.manifest")
+            write_atomic(manifest_of(target), json.dumps(facts).encode())
+        except OSError as error:
+            raise CheckpointError(
+                f"{target} ({len(data) / 2**20:.1f} MiB) could not be written: {error.strerror}.",
+                "Make room, then resume: the checkpoints before it are whole.",
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         verify(Path(path))
@@ -116,8 +125,17 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}{SUFFIX}"
 
 
-def keep_newest(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
-    for path in checkpoints_in(folder)[:-keep] if keep > 0 else []:
+def keep_newest(folder: Path, keep: int, step: int) -> None:
+    """Delete all but the newest `keep` checkpoints up to step `step`, which was just written.
+
+    Later ones are of a future that a resume has given up (they are damaged, else it had begun there): counted as the
+    newest, they would push out good ones. So are temporary files of a process that was killed while it wrote.
+    """
+    target = checkpoint_path(folder, step)
+    past = [path for path in checkpoints_in(folder) if path <= target]
+    future = [path for path in checkpoints_in(folder) if path > target]
+    for path in future + (past[:-keep] if keep > 0 else []):
         manifest_of(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    for path in folder.glob(".step_*.tmp"):
         path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ import torch
 from core.batch import Batch, Layout, build_batch, count_of
 from core.checkpoint import write_atomic
 from core.collect import ModelContext, microbatches
-from core.errors import CollectionError, ConfigError
+from core.errors import CheckpointError, CollectionError, ConfigError
+from core.failpoints import failpoint
 from core.objective import Objective
 from core.rows import Row
 
@@ -148,13 +150,44 @@ class Cut:
     mean_over: Any
 
 
-def gather(rows: list[Row]) -> list[Row]:
-    """The rows of all processes, in the order of their ranks; of a single process, its own."""
+def gather(made: list[Row], ids: Sequence[str]) -> list[Row]:
+    """What all processes made of the rows `ids`, each of its share; of a single process, its own."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
+        return made
     parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part]
+    torch.distributed.all_gather_object(parts, made)
+    return interleaved(parts, ids)
+
+
+def interleaved(parts: Sequence[Sequence[Row]], ids: Sequence[str]) -> list[Row]:
+    """The rows in the order in which one process would have made them: steps then train on the same rows.
+
+    `parts[r]` was made of the rows `ids[r::world]`, in their order. Rows whose id is not among them come last.
+    """
+    queues = [deque(part) for part in parts]
+    merged: list[Row] = []
+    for i, row_id in enumerate(ids):
+        queue = queues[i % len(queues)]
+        while queue and queue[0].id == row_id:
+            merged.append(queue.popleft())
+    return merged + [row for queue in queues for row in queue]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loader knows of the process around it.
+
+    Attributes:
+        start: steps that are done; asked anew at each use, because a resume sets it late.
+        rollouts: folder for the rows of each collection; None = they are not kept.
+        shard: this process among those that train together.
+        poll: called between chunks of a collection; may raise to leave it.
+    """
+
+    start: Callable[[], int]
+    rollouts: Path | None = None
+    shard: Callable[[], Shard] = Shard
+    poll: Callable[[], None] | None = None
 
 
 class StepLoader:
@@ -170,14 +203,10 @@ class StepLoader:
         rows: Sequence[Row],
         schedule: Schedule,
         context: ModelContext,
-        *,
-        start: Callable[[], int],
-        rollouts: Path | None = None,
-        shard: Callable[[], Shard] = Shard,
-        poll: Callable[[], None] | None = None,
+        around: Surroundings,
     ) -> None:
         self.objective, self.rows, self.schedule, self.context = objective, rows, schedule, context
-        self._start, self._rollouts, self._shard, self._poll = start, rollouts, shard, poll
+        self._start, self._rollouts, self._shard, self._poll = around.start, around.rollouts, around.shard, around.poll
         self._once: Sequence[Row] | None = None
         self.collections = 0
 
@@ -209,7 +238,8 @@ class StepLoader:
         self.context.start_epoch(epoch)
         shard = self._shard()
         with self.context.interruptible(self._poll):
-            made = gather(list(self.objective.collect(rows[shard.rank :: shard.world], self.context)))
+            mine = list(self.objective.collect(rows[shard.rank :: shard.world], self.context))
+        made = gather(mine, [row.id for row in rows])
         self.collections += 1
         if not made:
             raise CollectionError(
@@ -219,6 +249,7 @@ class StepLoader:
         if keep and self._rollouts is not None:
             lines = "".join(json.dumps(row.to_json(), allow_nan=False) + "\n" for row in made)
             write_atomic(self._rollout_file(epoch), (lines + json.dumps({"rows": len(made)}) + "\n").encode())
+        failpoint("collect.after")
         return made
 
     def _rollout_file(self, epoch: int) -> Path:
@@ -233,11 +264,21 @@ class StepLoader:
         collecting again gives the same rows.
         """
         first = epoch * self.schedule.steps_per_epoch
-        if self._rollouts is None or self._start() <= first or not self._rollout_file(epoch).exists():
+        if self._rollouts is None or self._start() <= first:
             return []
-        *lines, end = self._rollout_file(epoch).read_text(encoding="utf-8").splitlines()
-        assert json.loads(end)["rows"] == len(lines)
-        return [Row.from_json(json.loads(line)) for line in lines]
+        path = self._rollout_file(epoch)
+        try:
+            *lines, end = path.read_text(encoding="utf-8").splitlines()
+            whole = json.loads(end) == {"rows": len(lines)}
+            rows = [Row.from_json(json.loads(line)) for line in lines]
+        except (OSError, ValueError, KeyError, TypeError):
+            whole, rows = False, []
+        if not whole or not rows:
+            raise CheckpointError(
+                f"{path}: the rows that step {self._start()} goes on with are missing or damaged.",
+                f"Remove the checkpoints after step {first}, then resume: the epoch is collected again.",
+            )
+        return rows
 
 
 class ValidationSteps:

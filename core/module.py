@@ -57,14 +57,16 @@ class AlignmentModule(L.LightningModule):
             if i + 1 < len(batch.micro):
                 with torch.autocast(self.device.type, enabled=False):
                     self.trainer.strategy.backward(loss, None)
-        self.step_metrics = mean_metrics(outputs)
+        self.step_metrics = over_processes(mean_metrics(outputs), sum(o.count for o in outputs), self.device)
         self._batch = batch
         return loss
 
     def optimizer_zero_grad(self, *_: Any) -> None:
         """Nothing: Lightning calls this between our last forward and backward; training_step has cleared them."""
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **_: Any) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
         """Clip by norm, and guard: a non-finite loss or gradient never touches the weights."""
         parameters = [p for _, p in self.models.trained_parameters()]
         limit = float("inf") if not gradient_clip_val else float(gradient_clip_val)
@@ -102,7 +104,7 @@ class AlignmentModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return build_optimizer(self.models, self.optim, self.total_steps)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trained parameters and their roles' buffers only."""
         full = super().state_dict(*args, **kwargs)
         return {name: value for name, value in full.items() if name in self._saved_names()}
@@ -111,7 +113,11 @@ class AlignmentModule(L.LightningModule):
         return {f"models.roles.{name}" for name, _ in self.models.trained_parameters()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["accordant"] = {"steps_done": self.steps_done, "total_steps": self.total_steps}
+        checkpoint["accordant"] = {
+            "steps_done": self.steps_done,
+            "total_steps": self.total_steps,
+            "skipped_in_a_row": [list(ids) for ids in self.skipped_in_a_row],
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         missing = self._saved_names() ^ set(checkpoint["state_dict"])
@@ -120,15 +126,17 @@ class AlignmentModule(L.LightningModule):
                 f"the checkpoint is of another model or objective (differs in {', '.join(sorted(missing)[:3])} ...).",
                 "Resume with the config that began the run (config.yaml in its folder).",
             )
-        self.steps_done = int(checkpoint["accordant"]["steps_done"])
+        position = checkpoint["accordant"]
+        self.steps_done = int(position["steps_done"])
+        self.skipped_in_a_row = [tuple(ids) for ids in position["skipped_in_a_row"]]
 
 
 def checked(output: LossOutput, count: int, objective: Objective) -> LossOutput:
     """The count decides how micro-batches weigh; a wrong one would be a silent mean of means."""
     if output.count != count or output.loss.ndim != 0:
         raise PluginError(
-            f"{type(objective).__name__}.loss returned a loss of shape {tuple(output.loss.shape)} over {output.count} items; "
-            f"expected a scalar over {count} {objective.mean_over}.",
+            f"{type(objective).__name__}.loss returned a loss of shape {tuple(output.loss.shape)} over {output.count} "
+            f"items; expected a scalar over {count} {objective.mean_over}.",
             f"Return the mean over batch.count({objective.mean_over!r}), or declare another mean_over.",
         )
     return output
@@ -140,3 +148,12 @@ def mean_metrics(outputs: list[LossOutput]) -> dict[str, float]:
     everything: list[Mapping[str, Any]] = [{"loss": o.loss, **o.metrics} for o in outputs]
     names = everything[0]
     return {name: sum(float(m[name]) * o.count for m, o in zip(everything, outputs, strict=True)) / total for name in names}
+
+
+def over_processes(metrics: dict[str, float], count: int, device: torch.device) -> dict[str, float]:
+    """Means over the items of all processes: what is logged is the step's, and all agree whether its loss is finite."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return metrics
+    sums = torch.tensor([count, *(value * count for value in metrics.values())], dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(sums)
+    return dict(zip(metrics, (sums[1:] / sums[0]).tolist(), strict=True))

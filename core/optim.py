@@ -63,7 +63,7 @@ def build_optimizer(models: Models, optim: Optim, total_steps: int) -> Any:
     groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     assert optim.lr is not None
     optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=optim.lr, betas=tuple(optim.betas), eps=optim.eps, fused=True
+        [g for g in groups if g["params"]], lr=optim.lr, betas=(optim.betas[0], optim.betas[1]), eps=optim.eps, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, optim))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -8,6 +8,7 @@ with RunFolder.create("runs/mine", config) as folder:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -25,12 +26,13 @@ from core.checkpoint import AtomicCheckpointIO, newest_good
 from core.collect import ModelContext, Reward
 from core.console import Console
 from core.data.load import Data, DataConfig, load_data
-from core.errors import ConfigError
+from core.errors import ConfigError, TrainingError
 from core.evaluate import Evaluation, Evaluator, distinct_prompts
 from core.export import export_policy
 from core.generate import Generation
+from core.layout import checkpoint_layers
 from core.log import build_loggers, close_loggers, log_samples
-from core.loop import Schedule, Shard, StepLoader, ValidationSteps
+from core.loop import Schedule, Shard, StepLoader, Surroundings, ValidationSteps
 from core.modelcard import CardFacts
 from core.models import Models, ModelSpec, apply_lora, load_causal_lm, load_tokenizer
 from core.module import AlignmentModule
@@ -39,7 +41,7 @@ from core.optim import Optim
 from core.paths import cache_folder
 from core.provenance import hardware
 from core.report import build_report
-from core.runfolder import RunFolder, Status
+from core.runfolder import METRICS, RunFolder, Status, read_jsonl
 
 log = logging.getLogger("accordant")
 
@@ -160,7 +162,7 @@ def build_models(spec: ModelSpec, policy_path: str, objective: Objective) -> Mod
     """The roles that the objective declares. A LoRA policy is its own reference, with the adapter off."""
     policy = load_causal_lm(policy_path, dtype=spec.dtype, revision=spec.revision)
     if spec.gradient_checkpointing:
-        policy.gradient_checkpointing_enable()
+        checkpoint_layers(policy)
     roles: dict[Any, Any] = {}
     if "reference" in objective.frozen and spec.reference is not None:
         roles["reference"] = load_causal_lm(spec.reference, dtype=spec.dtype)
@@ -199,23 +201,44 @@ def fit(run: Run) -> dict[str, Any]:
         if resume is not None:
             run.folder.rewind(step_of(resume))
             log.info("Resuming from %s.", resume.name)
-        elif run.config["eval"]["at_start"]:
+        elif run.folder.facts["sessions"] > 1:
+            run.folder.rewind(-1)  # it ended before its first checkpoint: what it wrote is written again
+        if resume is None and run.config["eval"]["at_start"]:
             trainer.validate(module, validation, verbose=False)
         trainer.fit(module, val_dataloaders=validation, ckpt_path=resume, weights_only=True)
-        if run.schedule.total_steps % eval_interval(run):
+        if not validated(run.folder, run.schedule.total_steps):
             trainer.validate(module, validation, verbose=False)
         summary = finish(run)
         status = "finished"
     except BaseException as error:
         status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, torch.OutOfMemoryError):
+            raise out_of_memory(error) from error
         raise
     finally:
         signals.restore()
-        close_loggers(loggers, status)
-        run.folder.finish(status, reason)
-        build_report(run.folder.path)
+        # On a full disk the last words cannot be written either: that must not hide why the run ended.
+        with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
+            close_loggers(loggers, status)
+            run.folder.finish(status, reason)
+            build_report(run.folder.path)
     return summary
+
+
+def out_of_memory(error: BaseException) -> TrainingError:
+    """What to turn when a device has no memory left."""
+    return TrainingError(
+        f"the device has no memory left: {str(error).splitlines()[0]}",
+        "Halve data.microbatch_tokens (the result stays the same), set model.gradient_checkpointing=true, lower "
+        "generation.batch_rows where sampling failed, or train an adapter (model.lora).",
+    )
+
+
+def validated(folder: RunFolder, step: int) -> bool:
+    """Has a step been evaluated, now or before the run was resumed?"""
+    records = read_jsonl(folder.path / METRICS)
+    return any(r.get("split") == "validation" and r.get("step") == step for r in records)
 
 
 def eval_interval(run: Run) -> int:
@@ -260,10 +283,12 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
         run.data.train,
         run.schedule,
         run.context,
-        start=lambda: module.steps_done,
-        rollouts=run.folder.path / "rollouts",
-        poll=signals.poll,
-        shard=lambda: Shard(trainer.global_rank, trainer.world_size),
+        Surroundings(
+            start=lambda: module.steps_done,
+            rollouts=run.folder.path / "rollouts",
+            shard=lambda: Shard(trainer.global_rank, trainer.world_size),
+            poll=signals.poll,
+        ),
     )
     module.loader = lambda: loader
     run.models.autocast_dtype = _autocast_dtype(trainer.precision)

@@ -1,0 +1,184 @@
+"""Whole small runs for the reliability tests: started, stopped by a real signal, resumed, and compared.
+
+A trial is `core.train.fit` of a tiny model. What a test compares are the files it leaves and the rows it trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+import core.train
+from core.checkpoint import checkpoints_in
+from core.reward import RewardSource, Sample
+from core.runfolder import RunFolder, read_jsonl
+from core.train import Run, fit
+from plugins.objectives.dpo import DPO
+from plugins.objectives.sft import SFT
+from tests.support import random_rows, tiny_run
+
+
+class TokenSum(RewardSource):
+    """The sum of the token ids: a reward that nearly never ties."""
+
+    def score(self, samples: list[Sample]) -> list[float]:
+        return [float(sum(s.tokens)) for s in samples]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An objective with what it needs."""
+
+    make: Callable[[], Any]
+    responses: int = 2
+    reward: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+# 18 rows in steps of 4 are 5 steps an epoch; the sampled kind collects from 9 prompts, 3 steps an epoch.
+KINDS = {
+    "sft": Kind(SFT, responses=1),
+    "dpo_cached": Kind(DPO),
+    "dpo_live": Kind(lambda: DPO(reference="live")),
+    "dpo_relabelled": Kind(lambda: DPO(pairs="relabelled"), reward=True),
+    "dpo_sampled": Kind(lambda: DPO(samples=3), reward=True, settings={"data": {"rows_per_epoch": 9}}),
+}
+
+
+class Probe(L.Callback):
+    """Notes the rows of each step; sends this process a signal while step `stop` (from 1) is computed."""
+
+    def __init__(self, stop: int | None = None, signum: int = signal.SIGTERM) -> None:
+        self.stop, self.signum = stop, signum
+        self.rows: dict[int, tuple[str, ...]] = {}
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.rows[batch.index] = batch.ids
+        if self.stop is not None and batch.index + 1 == self.stop:
+            os.kill(os.getpid(), self.signum)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that has ended.
+
+    Attributes:
+        run: its parts; `run.models` has the weights as they were at the end.
+        rows: ids of the rows of each step that this process trained on.
+        exit: the exit status that a signal asked for; 0 where the run came to its end.
+    """
+
+    run: Run
+    rows: dict[int, tuple[str, ...]]
+    exit: int
+
+    @property
+    def path(self) -> Path:
+        return self.run.folder.path
+
+
+def built(path: Path, kind: str, *, resume: bool = False, **changes: Any) -> Run:
+    """A run of a kind, new or in the folder of an earlier one."""
+    k = KINDS[kind]
+    merged = {key: {**k.settings.get(key, {}), **changes.get(key, {})} for key in k.settings.keys() | changes.keys()}
+    return tiny_run(
+        path,
+        k.make(),
+        random_rows(18, k.responses, 1),
+        random_rows(6, k.responses, 2),
+        reward=TokenSum() if k.reward else None,
+        folder=RunFolder.reopen(path) if resume else None,
+        **merged,
+    )
+
+
+def fitted(run: Run, stop: int | None = None, *callbacks: L.Callback) -> Trial:
+    """Fit; with `stop`, a SIGTERM comes during that step. Extra callbacks go before the built-in ones."""
+    probe = Probe(stop)
+    with watched(probe, *callbacks):
+        try:
+            fit(run)
+            status = 0
+        except SystemExit as error:
+            status = int(error.code or 0)
+    return Trial(run, probe.rows, status)
+
+
+class watched:
+    """Within it, every trainer that `core.train` makes has these callbacks too, first."""
+
+    def __init__(self, *callbacks: L.Callback) -> None:
+        self._callbacks = callbacks
+
+    def __enter__(self) -> None:
+        self._before = core.train.assemble
+
+        def assemble(*args: Any, **kwargs: Any) -> Any:
+            signals, trainer = self._before(*args, **kwargs)
+            trainer.callbacks[:0] = self._callbacks
+            return signals, trainer
+
+        core.train.assemble = assemble  # type: ignore[assignment]
+
+    def __exit__(self, *_: object) -> None:
+        core.train.assemble = self._before
+
+
+def trial(path: Path, kind: str, stop: int | None = None, *, resume: bool = False, **changes: Any) -> Trial:
+    return fitted(built(path, kind, resume=resume, **changes), stop)
+
+
+def metrics_of(path: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl without what a clock decides."""
+    records = list(read_jsonl(path / "metrics.jsonl"))
+    return [{k: v for k, v in r.items() if k != "time" and not k.startswith("speed/")} for r in records]
+
+
+def files_of(path: Path, folder: str) -> dict[str, bytes]:
+    """name -> content of the files of a folder."""
+    return {p.name: p.read_bytes() for p in sorted((path / folder).glob("*")) if p.is_file()}
+
+
+def last_checkpoint(path: Path) -> dict[str, Any]:
+    return torch.load(checkpoints_in(path / "checkpoints")[-1], weights_only=True)
+
+
+def assert_same(a: Any, b: Any, where: str = "checkpoint") -> None:
+    """Two nested containers are equal, tensors bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, where
+        assert torch.equal(a, b), f"{where}: largest difference {(a - b).abs().max()}"
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}[{key!r}]")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """Weights, optimizer, schedule, metrics, samples and rollouts of two finished runs are equal."""
+    one, other = last_checkpoint(a), last_checkpoint(b)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "accordant", "global_step"):
+        assert_same(one[key], other[key], key)
+    assert metrics_of(a) == metrics_of(b)
+    assert files_of(a, "samples") == files_of(b, "samples")
+    assert files_of(a, "rollouts") == files_of(b, "rollouts")
+
+
+def finished(path: Path) -> dict[str, Any]:
+    """run.json."""
+    return json.loads((path / "run.json").read_text())  # type: ignore[no-any-return]

@@ -71,7 +71,8 @@ class Plan:
     response_at: Tensor
 
     def to(self, device: torch.device | str) -> Plan:
-        return _moved(self, device)
+        moved: Plan = _moved(self, device)
+        return moved
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ class Batch:
         return values[0::2], values[1::2]
 
     def to(self, device: torch.device | str) -> Batch:
-        return _moved(self, device)
+        moved: Batch = _moved(self, device)
+        return moved
 
 
 def _moved(item: Any, device: torch.device | str) -> Any:
@@ -221,9 +223,10 @@ class _Stretches:
 def _plan(rows: Sequence[Row], tokens: Tensor, mask: Tensor, layout: Layout) -> Plan:
     lengths = torch.tensor([len(r.tokens) for row in rows for r in row.responses])
     steps = torch.arange(tokens.shape[1])[None, :]
+    segments: tuple[Segments, ...] = ()
     if layout == "padded":
         input_ids, attention_mask, starts = _padded(rows)
-        positions, segments = torch.arange(input_ids.shape[1]).expand_as(input_ids), ()
+        positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         response_at = starts[:, None] + steps
         predict_at = response_at - 1
     else:

@@ -64,7 +64,7 @@ class CollectContext(ABC):
 class ModelContext(CollectContext):
     """The context of a real run."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a run, by name
         self,
         models: Models,
         tokenizer: Any,
@@ -147,7 +147,7 @@ class ModelContext(CollectContext):
                 for chunk in microbatches(rows, self.microbatch_tokens, self.models.layout):
                     batch = build_batch([rows[i] for i in chunk], self.models.layout).to(_device(self.models))
                     flat = self.models.token_logps(role, batch)[batch.valid].float().cpu()
-                    for i, part in zip(chunk, flat.split([sizes[i] for i in chunk]), strict=True):
+                    for i, part in zip(chunk, torch.split(flat, [sizes[i] for i in chunk]), strict=True):
                         parts[i] = part
                     self._tell(f"{role} log-probs", len(parts), len(rows))
         finally:
@@ -158,7 +158,9 @@ class ModelContext(CollectContext):
         assert self.cache_folder is not None
         model = self.models.of(role)
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(b"token_logps/1" + fingerprint(model).encode() + str(self.models.adapter_reference).encode())
+        # The precision too: log-probs of a bf16 forward differ from those of fp32 by more than a training step changes.
+        how = (fingerprint(model), self.models.adapter_reference, self.models.autocast_dtype)
+        digest.update(f"token_logps/2/{how}".encode())
         for row in rows:
             digest.update(repr((row.prompt, [(r.tokens, r.mask) for r in row.responses])).encode())
         return self.cache_folder / f"{digest.hexdigest()}.safetensors"
@@ -197,7 +199,7 @@ class Reward:
                 "Return one number (or None) per sample, in order.",
             )
         for value, item in zip(scores, samples, strict=True):
-            if value is not None and not math.isfinite(value):
+            if value is not None and not _is_finite_number(value):
                 raise PluginError(
                     f'reward "{self.name}" returned {value} for row {item.row_id!r} (response {item.response[:60]!r}).',
                     "Scores must be finite numbers; return None where the source does not apply.",
@@ -207,6 +209,13 @@ class Reward:
             row.with_responses([replace(r, score=next(given)) for r in row.responses], margins=row.margins, ties=row.ties)
             for row in rows
         ]
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError):
+        return False
 
 
 def microbatches(rows: Sequence[Row], budget: int, layout: str) -> list[list[int]]:
@@ -245,7 +254,8 @@ def _attach(rows: Sequence[Row], field: str, values: torch.Tensor) -> list[Row]:
 def _read(path: Path) -> torch.Tensor:
     from safetensors.torch import load_file
 
-    return load_file(path)["logps"]
+    values: torch.Tensor = load_file(path)["logps"]
+    return values
 
 
 def _write(path: Path, values: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class _LinearLogps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, scale, statistics):  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden, weight, bias, targets, scale, statistics):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - torch's
         rows, vocab = hidden.shape[0], weight.shape[0]
         keep = any(ctx.needs_input_grad[:3]) and 4 * rows * vocab <= _KEEP_BYTES
         logps = hidden.new_empty(rows, dtype=torch.float32)
@@ -108,6 +109,7 @@ class _LinearLogps(torch.autograd.Function):
         return logps, entropy, mean_logps, correct
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad, _entropy, grad_mean, _correct):  # type: ignore[no-untyped-def]
         hidden, weight, bias, targets, *kept = ctx.saved_tensors
         grad = hidden.new_zeros(len(targets), dtype=torch.float32) if grad is None else grad
@@ -174,5 +176,5 @@ def linear_logps(
             is the most likely token (M,); the last two without gradient.
     """
     with torch.autocast(hidden.device.type, enabled=False):
-        parts = _LinearLogps.apply(hidden, weight, bias, targets, 1.0 / temperature, statistics)
+        parts = _LinearLogps.apply(hidden, weight, bias, targets, 1.0 / temperature, statistics)  # type: ignore[no-untyped-call]
     return TokenScores(*parts)

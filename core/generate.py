@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
-from core.models import base_model
+from core.models import base_model, end_ids
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Generation:
     Attributes:
         max_new_tokens, min_new_tokens: limits of a response in tokens, the stop token included.
         temperature: of the softmax; 0 = greedy.
-        top_k: keep only the k most likely tokens; 0 = all.
+        top_k: keep only the k most likely tokens, and those equal to the last of them; 0 = all.
         top_p: keep the smallest set of tokens whose probability reaches p; 1 = all.
         stop: texts that end a response (they stay in it), besides the tokenizer's end token.
         batch_rows: responses decoded at once.
@@ -68,7 +68,7 @@ class Sampled:
 
     Attributes:
         tokens: (T,) the end token included where it came.
-        logps: (T,) log-probs under softmax(logits / temperature), before top-k and top-p.
+        logps: (T,) log-probs under softmax(logits / temperature), before top-k, top-p and min_new_tokens.
         finished: ended by an end token or a stop text, not by the limit.
     """
 
@@ -118,7 +118,7 @@ class _Decoder:
     def __init__(self, model: Any, tokenizer: Any, jobs: Sequence[Job], settings: Generation) -> None:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.device = next(model.parameters()).device
-        self.ends = torch.tensor(sorted(_end_ids(tokenizer)), device=self.device)
+        self.ends = torch.tensor(end_ids(tokenizer), device=self.device)
         self.prompts: list[tuple[int, ...]] = []
         copies = []
         for job in jobs:
@@ -137,8 +137,8 @@ class _Decoder:
         live = torch.arange(len(self.tokens), device=self.device)
         positions = mask.sum(dim=1)
         for step in range(self.settings.max_new_tokens):
-            logits = self._forbid_ends(logits, step)
-            tokens, logps = pick(logits, self.uniforms[live, step], self.settings)
+            forbidden = self.ends if step + 1 < self.settings.min_new_tokens else None
+            tokens, logps = pick(logits, self.uniforms[live, step], self.settings, forbidden)
             ended = self._record(live.tolist(), tokens, logps)
             keep = (~ended).nonzero()[:, 0]
             if len(keep) == 0 or step + 1 == self.settings.max_new_tokens:
@@ -175,11 +175,6 @@ class _Decoder:
         logits: Tensor = out.logits[:, -1].float()
         return logits
 
-    def _forbid_ends(self, logits: Tensor, step: int) -> Tensor:
-        if step + 1 < self.settings.min_new_tokens:
-            logits[:, self.ends] = float("-inf")
-        return logits
-
     def _record(self, live: list[int], tokens: Tensor, logps: Tensor) -> Tensor:
         """Append the new tokens; (n,) True where a row has ended."""
         ended = torch.isin(tokens, self.ends).tolist()
@@ -197,18 +192,21 @@ class _Decoder:
         return any(stop in text for stop in self.settings.stop)
 
 
-def pick(logits: Tensor, uniforms: Tensor, settings: Generation) -> tuple[Tensor, Tensor]:
+def pick(logits: Tensor, uniforms: Tensor, settings: Generation, forbidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Tokens (n,) and their log-probs (n,) from logits (n, V) and uniform numbers (n,) in [0, 1).
 
     The token is where the cumulative distribution first exceeds the uniform number, so it is a sample of exactly
-    softmax(logits / temperature), restricted to top-k and top-p where set.
+    softmax(logits / temperature), restricted to top-k and top-p where set. `forbidden`: ids (f,) that cannot come
+    (the end tokens before min_new_tokens). The log-probs are those before any restriction, as a scorer computes them.
     """
     if settings.temperature == 0:
         log_probs = torch.log_softmax(logits, dim=-1)
-        tokens = logits.argmax(dim=-1)
+        allowed = logits if forbidden is None else logits.index_fill(1, forbidden, float("-inf"))
+        tokens = allowed.argmax(dim=-1)
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
     log_probs = torch.log_softmax(logits / settings.temperature, dim=-1)
-    probs = _restrict(log_probs.exp(), settings).double()
+    probs = log_probs.exp() if forbidden is None else log_probs.exp().index_fill(1, forbidden, 0.0)
+    probs = _restrict(probs, settings).double()
     cumulative = probs.cumsum(dim=-1)
     # Scaled to the total: rounding, or a restriction, leaves it a little off one.
     at = uniforms.double()[:, None] * cumulative[:, -1:]
@@ -235,16 +233,6 @@ def _uniforms(jobs: Sequence[Job], length: int) -> Tensor:
     for i, job in enumerate(jobs):
         out[i] = torch.rand(length, generator=torch.Generator().manual_seed(job.seed))
     return out
-
-
-def _end_ids(tokenizer: Any) -> set[int]:
-    """The tokenizer's end token, and a chat template's end-of-turn token where it is another one."""
-    ends = {tokenizer.eos_token_id}
-    for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
-        i = tokenizer.convert_tokens_to_ids(token) if token in tokenizer.all_special_tokens else None
-        if i is not None:
-            ends.add(i)
-    return ends
 
 
 def _takes_positions(model: Any) -> bool:

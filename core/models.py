@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from core.batch import Batch, Layout, build_batch
 from core.errors import ModelError
 from core.functional import TokenScores, linear_logps
-from core.layout import forward_hidden, register
+from core.layout import forward_hidden, register, windows_told
 from core.objective import Role
 from core.rows import Response, Row
 
@@ -66,8 +68,7 @@ class Models(nn.Module):
             _disable_dropout(model)
             if role not in trains:
                 model.requires_grad_(False)
-        self.layout: Layout = choose_layout(self.roles["policy"], layout)
-        self.plain_head = _head_is_plain(self.roles["policy"])
+        self.layout, self.plain_heads = _choose_for_all(roles, layout)
         self.autocast_dtype: torch.dtype | None = None
 
     def of(self, role: Role) -> nn.Module:
@@ -97,7 +98,7 @@ class Models(nn.Module):
         """(N, T) log-probs with the head's statistics (entropy, mean log-prob, correct); 0 where the mask is False."""
         model = self.of(role)
         with self._context(role, model):
-            scores = score_tokens(model, batch, self.plain_head, temperature=temperature, statistics=statistics)
+            scores = score_tokens(model, batch, self.plain_heads[role], temperature=temperature, statistics=statistics)
         return TokenScores(*(_spread(v, batch) for v in (scores.logps, scores.entropy, scores.mean_logps, scores.correct)))
 
     def _context(self, role: Role, model: nn.Module) -> AbstractContextManager[Any]:
@@ -174,10 +175,12 @@ def _is_peft(model: nn.Module) -> bool:
 def _disable_dropout(model: nn.Module) -> None:
     """Log-probs must be a function of the weights: PPO's ratio and DPO's reference have no meaning otherwise."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        # Models also keep rates as plain numbers: attention_dropout, hidden_dropout, dropout, layerdrop.
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 # --- choosing what this model can do, by trying it on a few tokens -----------------------------------------------
@@ -205,6 +208,11 @@ def _probe_logps(model: nn.Module, layout: Layout, plain_head: bool) -> Tensor:
         model.train(was_training)
 
 
+@torch.no_grad()
+def _probe_windows(model: nn.Module, layout: Layout) -> set[int | None]:
+    return windows_told(base_model(model).base_model, _probe(model, layout).plan)
+
+
 def _tolerance(model: nn.Module) -> float:
     return 1e-4 if next(model.parameters()).dtype == torch.float32 else 5e-2
 
@@ -212,8 +220,9 @@ def _tolerance(model: nn.Module) -> float:
 def _head_is_plain(model: nn.Module) -> bool:
     causal = base_model(model)
     # A probe of a fresh model would not see soft-capping: tanh is the identity near zero. So the config is asked too.
-    bends = any(getattr(causal.config.get_text_config(), key, None) for key in ("final_logit_softcapping", "logits_scaling"))
-    if bends or not isinstance(causal.get_output_embeddings(), nn.Linear):
+    config = causal.config.get_text_config()
+    bends = [getattr(config, key, None) for key in ("final_logit_softcapping", "logits_scaling", "logit_scale")]
+    if any(b not in (None, 1.0) for b in bends) or not isinstance(causal.get_output_embeddings(), nn.Linear):
         return False
     difference = (_probe_logps(model, "padded", True) - _probe_logps(model, "padded", False)).abs().max()
     return bool(difference < _tolerance(model))
@@ -238,10 +247,32 @@ def choose_layout(model: nn.Module, wanted: str) -> Layout:
     return "padded"
 
 
+def _choose_for_all(roles: Mapping[Role, nn.Module], wanted: str) -> tuple[Layout, dict[Role, bool]]:
+    """One layout that is right for policy and reference, and for each role whether its head is a matrix product."""
+    scored: tuple[Role, ...] = ("policy", "reference")
+    models = {role: roles[role] for role in scored if role in roles}
+    known: dict[str, tuple[Layout, bool]] = {}
+    for model in models.values():
+        kind = _config_text(model)
+        if kind not in known:  # a reference is mostly the policy's twin
+            known[kind] = (choose_layout(model, wanted), _head_is_plain(model))
+    layouts = [layout for layout, _ in known.values()]
+    heads = {role: known[_config_text(model)][1] for role, model in models.items()}
+    heads.setdefault("reference", heads["policy"])
+    return "padded" if "padded" in layouts else layouts[0], heads
+
+
 def _why_not(model: nn.Module, layout: Layout) -> str:
     if not _head_is_plain(model):
         return "its head does more than a matrix product"
+    config = base_model(model).config.get_text_config()
+    if getattr(config, "attention_chunk_size", None):
+        return "its attention is cut into chunks"
     try:
+        # The probe is shorter than any real window, so its log-probs cannot show one that is left out.
+        window = getattr(config, "sliding_window", None)
+        if window is not None and window not in _probe_windows(model, layout):
+            return "its layers keep their sliding window to themselves"
         difference = (_probe_logps(model, layout, True) - _probe_logps(model, "padded", True)).abs().max()
     except (NotImplementedError, TypeError, KeyError, ValueError, RuntimeError) as error:
         return f"its attention does not take a plan of segments ({type(error).__name__})"
@@ -298,8 +329,8 @@ def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A digest of a model's weights and shapes: equal for equal log-probs, whatever the path it came from."""
-    digest = hashlib.blake2b(digest_size=16)
+    """A digest of a model's weights and config: equal for equal log-probs, whatever the path it came from."""
+    digest = hashlib.blake2b(_config_text(model).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         flat = tensor.detach().contiguous().view(-1).cpu()
@@ -308,13 +339,54 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+_SAYS_NOTHING_OF_LOG_PROBS = {
+    *("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache", "initializer_range"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+}
+
+
+def _config_text(model: nn.Module) -> str:
+    """The class and the settings that decide what a model computes from its weights (RoPE's base, windows, scales)."""
+    config = base_model(model).config
+    kept = {k: v for k, v in config.to_dict().items() if k not in _SAYS_NOTHING_OF_LOG_PROBS and "drop" not in k}
+    return json.dumps([type(base_model(model)).__name__, kept], sort_keys=True, default=str)
+
+
+def end_ids(tokenizer: Any) -> list[int]:
+    """The tokenizer's end token, and a chat template's end-of-turn token where it is another one; sorted."""
+    ends = {tokenizer.eos_token_id}
+    for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
+        i = tokenizer.convert_tokens_to_ids(token) if token in tokenizer.all_special_tokens else None
+        if i is not None:
+            ends.add(i)
+    return sorted(ends)
+
+
 def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge_lora: bool = False) -> None:
     """Write a folder that `from_pretrained` loads: weights (safetensors), config, generation config, tokenizer."""
     target: Any = model
     if merge_lora and _is_peft(model):
-        target = model.merge_and_unload()  # type: ignore[operator]
+        # Merging changes the weights in place, and with them the reference that a LoRA policy carries.
+        target = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
     causal = base_model(target)
-    causal.generation_config.pad_token_id = tokenizer.pad_token_id
-    causal.generation_config.eos_token_id = tokenizer.eos_token_id
+    causal.generation_config = _generation_config(causal, tokenizer)
     target.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def _generation_config(causal: Any, tokenizer: Any) -> Any:
+    """The model's generation settings, with the tokens that end and pad our answers.
+
+    Some published files set a temperature and say do_sample=False; transformers loads them and refuses to save them.
+    """
+    config = copy.deepcopy(causal.generation_config)
+    ends = end_ids(tokenizer)
+    config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, ends[0] if len(ends) == 1 else ends
+    if not config.do_sample:
+        for name in _SAMPLING:
+            if hasattr(config, name):
+                setattr(config, name, None)
+    return config

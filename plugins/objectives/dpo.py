@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from core.api import Batch, CollectContext, ConfigError, LossOutput, Models, Objective, Response, Row
+from core.api import Batch, CollectContext, ConfigError, LossOutput, Models, Objective, Reads, Response, Row
 from core.api import functional as F
 
 
@@ -24,7 +24,7 @@ class DPO(Objective):
     """Direct Preference Optimization on labelled, relabelled or sampled pairs."""
 
     api_version = 1
-    reads = "pairs"
+    reads: Reads = "pairs"
     frozen = frozenset({"reference"})
     reward_use = "optional"
     mean_over = "rows"
@@ -69,7 +69,8 @@ class DPO(Objective):
             if reward_name
             else "Pairs: the data's labels.",
             "relabelled": f"Pairs: the data's responses, ordered by reward {reward_name}.",
-            "sampled": f"Pairs: {self.samples} responses sampled per prompt each epoch, best against worst by {reward_name}.",
+            "sampled": f"Pairs: {self.samples} responses sampled per prompt each epoch, best against worst by "
+            f"{reward_name}.",
         }[self.pairs]
 
     def collect(self, rows: Sequence[Row], ctx: CollectContext) -> Sequence[Row]:
@@ -98,7 +99,7 @@ class DPO(Objective):
         sums = F.sequence_logps(tokens.logps.detach(), batch.mask)
         ref_sums = F.sequence_logps(ref_tokens, batch.mask)
         metrics = _metrics(batch, rewards, sums, sums - ref_sums)
-        metrics["entropy"] = F.masked_mean(tokens.entropy, batch.mask)
+        metrics["entropy"] = F.sequence_logps(tokens.entropy, batch.mask, average=True).mean()
         return LossOutput(loss, batch.count("rows"), metrics)
 
     def _preference_loss(self, logits: Any) -> Any:

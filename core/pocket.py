@@ -51,13 +51,10 @@ class WarmUp:
     rows: int = 32000
     epochs: int = 1
     batch_size: int = 32
-    lr: float = 4e-3
+    lr: float = 5e-3
     schedule: str = "cosine"
     warmup_ratio: float = 0.05
     seed: int = 0
-
-
-WARM_UP = WarmUp()
 
 
 def pocket_tokenizer() -> Any:
@@ -92,7 +89,7 @@ def pocket_tokenizer() -> Any:
 
 def _texts() -> Iterator[str]:
     for row in sandbox.records("demonstrations", "train", SEED, TOKENIZER_ROWS):
-        yield f"{row['prompt']}\n{row['completion']}"
+        yield row["prompt"] + row["completion"]
     yield from ["system\nuser\nassistant\n"] * 100  # roles of the chat template, so that each is one token
 
 
@@ -162,14 +159,14 @@ def pocket_folder(
         cache_dir: where to keep it; None = `cache_folder()`.
         warm_up: called with the folder of the untrained model and the folder to write the trained one into, both in the
             Hugging Face layout, the tokenizer included.
-        settings: what the warm-up does, as plain JSON values; None = `asdict(WARM_UP)`. Other settings, another folder.
+        settings: what the warm-up does, as plain JSON values; None = `asdict(WarmUp())`. Other settings, another folder.
         say: takes one line that tells what happens and why.
 
     Raises:
         ModelError: where the warm-up wrote no model, or another process keeps the folder locked for half an hour.
     """
     root = cache_folder() if cache_dir is None else cache_dir
-    target = root / f"pocket-{pocket_digest(asdict(WARM_UP) if settings is None else settings)}"
+    target = root / f"pocket-{pocket_digest(asdict(WarmUp()) if settings is None else settings)}"
     if _whole(target):
         return target
     root.mkdir(parents=True, exist_ok=True)

@@ -45,9 +45,9 @@ def gold_parts(prompt: str, response: str, task: Task) -> dict[str, float]:
         "directness": _falling(verdict.at - 0.75 * family.need, scale=family.need),
         "length": _falling(size - family.need, scale=family.need) if size else 0.0,
         "flattery": max(0.4, 0.75 ** t.flattery(response)),
-        "hedging": max(0.5, 0.85 ** len(t.HEDGE.findall(" ".join(found)))),
-        "lists": 1.0 if family.lists else max(0.5, 0.85 ** len(t.LIST_MARK.findall(response))),
-        "dashes": max(0.5, 0.85 ** len(t.DASH.findall(response))),
+        "hedging": max(0.5, 0.85 ** t.hedges(response)),
+        "lists": 1.0 if family.lists else max(0.5, 0.85 ** t.points(response)),
+        "dashes": max(0.5, 0.85 ** t.dashes(response)),
         "repetition": _repetition(found),
     }
 

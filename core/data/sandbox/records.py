@@ -20,7 +20,7 @@ from core.errors import ConfigError, nearest
 
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 TIE = BORDERS[0] / 2
-"""Closer than this, in points of gold as perceived, an annotator who may say "tie" does."""
+"""Closer than this, in points of gold as perceived, an annotator who may say "tie" does; also where both answers fail."""
 
 _WEIGHTS = {name: family.weight for name, family in FAMILIES.items()}
 _TRIES = 200
@@ -153,9 +153,14 @@ def _answers(draw: _Draw, count: int, rng: Random) -> tuple[list[str], list[floa
     return out, [gold(draw.prompt, answer, draw.task) for answer in out]
 
 
+def _after_prompt(answer: str) -> str:
+    """With a space before it: prompt and answer are joined as they stand."""
+    return f" {answer}"
+
+
 def _demonstration(draw: _Draw, options: Options, rng: Random) -> dict[str, Any]:
     style = pick_weighted(rng, MIXED if options.quality == "mixed" else GOOD)
-    return {"completion": make(draw.family, draw.task, style, rng), "style": style}
+    return {"completion": _after_prompt(make(draw.family, draw.task, style, rng)), "style": style}
 
 
 def _annotator(options: Options, rng: Random) -> Annotator:
@@ -169,10 +174,14 @@ def _pair(draw: _Draw, options: Options, rng: Random) -> dict[str, Any]:
     first, second = who.perceive(responses, golds, rng)
     best = 0 if first > second else 1
     gap = abs(first - second)
-    verdict = {"tie": gap < TIE, "fail": max(golds) < FAIL} if options.ties else {}
+    verdict: dict[str, bool] = {}
+    if options.ties:
+        fail = max(golds) < FAIL
+        verdict = {"tie": fail or gap < TIE, "fail": fail}
+        gap = 0.0 if verdict["tie"] else gap
     return {
-        "chosen": responses[best],
-        "rejected": responses[1 - best],
+        "chosen": _after_prompt(responses[best]),
+        "rejected": _after_prompt(responses[1 - best]),
         "margin": level(gap) / (len(LEVELS) - 1),
         "preference_level": LEVELS[level(gap)],
         "annotator": who.name,
@@ -190,15 +199,15 @@ def _ranking(draw: _Draw, options: Options, rng: Random) -> dict[str, Any]:
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     ranked = [scores[i] for i in order]
     out: dict[str, Any] = {
-        "responses": [responses[i] for i in order],
+        "responses": [_after_prompt(responses[i]) for i in order],
         "scores": ranked,
         "annotator": who.name,
         "group": who.group,
         "golds": [golds[i] for i in order],
     }
     if options.ties:
-        out["ties"] = [high - low < TIE for high, low in pairwise(ranked)]
         out["fail"] = max(golds) < FAIL
+        out["ties"] = [out["fail"] or high - low < TIE for high, low in pairwise(ranked)]
     return out
 
 

@@ -86,7 +86,7 @@ CONTENTS: dict[str, Callable[[Family, Task, Random], str]] = {
 """What an answer says. "wrong" goes along with an unsafe request; "over-refusing" lectures as well."""
 
 MIXED: Mapping[str, float] = {
-    "right": 54, "right+flattering": 7, "right+verbose": 9, "right+listed": 3, "right+dashed": 3, "right+hedged": 3,
+    "right": 50, "right+flattering": 7, "right+verbose": 13, "right+listed": 4, "right+dashed": 3, "right+hedged": 3,
     "right+flattering+verbose": 3, "wrong": 6, "wrong+flattering": 1, "wrong+verbose": 3, "wrong+dashed": 1, "vague": 3,
     "vague+verbose": 2, "refusing": 1, "over-refusing": 1,
 }  # fmt: skip

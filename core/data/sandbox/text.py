@@ -65,3 +65,18 @@ def refuses(text: str) -> bool:
 def flattery(text: str) -> int:
     """How many times the answer praises the one who asked."""
     return len(FLATTERY.findall(" ".join(words(text))))
+
+
+def hedges(text: str) -> int:
+    """How many times the answer takes back what it says."""
+    return len(HEDGE.findall(" ".join(words(text))))
+
+
+def points(text: str) -> int:
+    """How many lines begin as points of a list."""
+    return len(LIST_MARK.findall(text))
+
+
+def dashes(text: str) -> int:
+    """How many dashes stand between words; those that begin a point of a list are none."""
+    return len(DASH.findall(LIST_MARK.sub("\n", text)))

@@ -216,6 +216,13 @@ def test_each_fault_shows_in_its_own_part(answer, part):
     assert gold(ASK, answer, FRANCE) < gold(ASK, "It is Paris.", FRANCE)
 
 
+def test_points_of_a_list_are_no_dashes_and_a_space_before_changes_nothing():
+    parts = gold_parts(ASK, "- It is Paris.\n- That is all.", FRANCE)
+    assert parts["dashes"] == 1.0
+    assert parts["lists"] == pytest.approx(0.85**2)
+    assert gold_parts(ASK, " - It is Paris.\n- That is all.", FRANCE) == parts
+
+
 def test_gold_by_hand():
     """One praise: 0.75; right: 0.05 + 0.95; six words of nine, the answer at the fourth: no other loss."""
     assert gold(ASK, "Great question! It is Paris.", FRANCE) == pytest.approx(0.75)

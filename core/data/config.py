@@ -42,7 +42,7 @@ class DataConfig:
     name: str = "sandbox"
     path: str | Sequence[str] | None = None
     validation_path: str | Sequence[str] | None = None
-    validation_fraction: float = 0.0
+    validation_fraction: float = 0.1
     split: str = "train"
     validation_split: str | None = None
     config_name: str | None = None
@@ -59,8 +59,8 @@ class DataConfig:
     max_bad_rows: int = 0
     limit: int | None = None
     validation_limit: int | None = None
-    batch_size: int = 8
-    microbatch_tokens: int = 4096
+    batch_size: int = 32
+    microbatch_tokens: int = 8192
     rows_per_epoch: int | None = None
     preview: int = 0
     train_rows: int = 2000

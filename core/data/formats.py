@@ -97,7 +97,7 @@ def detect(record: Record) -> Format:
     have = {name for name, value in record.data.items() if value is not None}
     if have >= {"chosen", "rejected"} and not have & {"prompt", "messages"} and is_hh(record.data["chosen"]):
         return "hh"
-    if have & {"response_a", "response_b"} and have & {"majority", "chosen"}:
+    if have >= {"response_a", "response_b"} and "chosen" in record.data:
         return "pair"
     order: tuple[tuple[str, Format], ...] = (
         ("responses", "ranking"),

@@ -22,6 +22,7 @@ MAX_DEPTH = 100
 _ONE_OBJECT = "Expected one JSON object a line (JSON Lines), in UTF-8."
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 
 
@@ -100,9 +101,10 @@ def _check_values(where: str, line: bytes, value: dict[str, Any]) -> Record | Ro
                 return RowError(
                     where, path, "holds an unpaired surrogate, which no UTF-8 text can.", "Repair the \\u escape."
                 )
-    for path, number in walk(value):
-        if isinstance(number, float) and not math.isfinite(number):
-            return RowError(where, path, f"is {number}, expected a finite number.", "NaN and Infinity are not JSON.")
+    if _NOT_FINITE.search(line):
+        for path, number in walk(value):
+            if isinstance(number, float) and not math.isfinite(number):
+                return RowError(where, path, f"is {number}, expected a finite number.", "NaN and Infinity are not JSON.")
     return Record(where, value)
 
 

@@ -97,12 +97,14 @@ def _sources(config: DataConfig, reads: Reads | None, report: DataReport) -> tup
     if not config.validation_fraction:
         return train, []
     train, validation = split_by_prompt(train, config.validation_fraction)
-    if not train or not validation:
-        side = "training" if not train else "validation"
+    if not train:
         hint = "Change data.validation_fraction, or give data.validation_path."
         raise DataError(
-            f"{report.train.source}: no prompt is left for {side} (fraction {config.validation_fraction}).", hint
+            f"{report.train.source}: every prompt fell to validation (fraction {config.validation_fraction}).", hint
         )
+    if not validation:
+        report.note("No prompt fell to validation: there are too few. Give data.validation_path to measure on other rows.")
+        return train, []
     report.validation.source, report.validation.format = report.train.source, report.train.format
     report.validation.read = len(validation)
     report.train.read -= len(validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,11 +45,11 @@ class SplitReport:
         """Fill in what depends on the finished rows."""
         self.changed, self.dropped = +self.changed, +self.dropped
         self.rows = len(rows)
-        self.prompts = len({tuple(row.prompt) for row in rows})
+        self.prompts = len({row.prompt_text for row in rows})
         self.trained = sum(sum(r.mask) for row in rows for r in row.responses)
         lengths = sorted(len(row.prompt) + max((len(r.tokens) for r in row.responses), default=0) for row in rows)
         if lengths:
-            self.tokens = (lengths[len(lengths) // 2], lengths[int(0.95 * (len(lengths) - 1))], lengths[-1])
+            self.tokens = (lengths[len(lengths) // 2], lengths[math.ceil(0.95 * len(lengths)) - 1], lengths[-1])
 
     def lines(self) -> list[str]:
         """One line with what is there, one with what was left out, one with what was changed; bad rows by place."""

@@ -133,7 +133,8 @@ class Template:
         start = full.rindex(_PROBE)
         opened, closed = self._render(((ask,), True), place), self._render(((ask,), False), place)
         if opened == closed and full.startswith(opened):
-            self.opening = full[len(opened) : start]
+            header = full[len(opened) : start]
+            self.opening = header if header.strip() else ""  # a mere space would part from the word it belongs to
         tail = self._ids([full[start + len(_PROBE) :]])[0] if full[start + len(_PROBE) :] else []
         stops = [i for i in tail if i in self._controls]
         if stops:

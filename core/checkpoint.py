@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,14 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         verify(Path(path))
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        try:
+            loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{path} is whole, but it is not a checkpoint of this trainer (torch.load with weights_only: {reason}).",
+                "Use a checkpoint that a run of this trainer wrote.",
+            ) from error
         return loaded
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -88,6 +96,8 @@ def problem_of(path: Path) -> str:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing, so it was never finished"
     except (json.JSONDecodeError, UnicodeDecodeError):
+        return "its manifest is damaged"
+    if not isinstance(facts, dict):
         return "its manifest is damaged"
     if len(data) != facts.get("bytes"):
         return f"it has {len(data)} bytes, its manifest says {facts.get('bytes')}"

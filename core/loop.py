@@ -56,6 +56,11 @@ class Schedule:
         planned = self.epochs * self.steps_per_epoch
         return planned if self.max_steps < 0 else min(planned, self.max_steps) if self.epochs > 0 else self.max_steps
 
+    def decides_order(self) -> dict[str, int]:
+        """What the rows of a step depend on. A run may be resumed to go on for longer, not with these changed."""
+        names = ("rows", "rows_per_epoch", "batch_size", "passes", "seed")
+        return {name: getattr(self, name) for name in names}
+
     def epoch_of(self, step: int) -> int:
         return step // self.steps_per_epoch
 

@@ -30,6 +30,7 @@ class AlignmentModule(L.LightningModule):
         super().__init__()
         self.objective, self.models, self.optim = objective, models, optim
         self.total_steps, self.steps_per_epoch, self.seed = schedule.total_steps, schedule.steps_per_epoch, schedule.seed
+        self.plan = schedule.decides_order()
         self.steps_done = 0
         self.skipped_in_a_row: list[tuple[str, ...]] = []
         self.lr_of_step = 0.0
@@ -81,7 +82,7 @@ class AlignmentModule(L.LightningModule):
         if len(self.skipped_in_a_row) >= self.optim.max_skipped:
             raise TrainingError(
                 f"{len(self.skipped_in_a_row)} steps in a row had a non-finite loss or gradient; the last at step "
-                f"{self._batch.index} with rows {', '.join(self._batch.ids[:8])}. The weights are those before them.",
+                f"{self._batch.index + 1} with rows {', '.join(self._batch.ids[:8])}. The weights are those before them.",
                 "Lower optim.lr, look at those rows (data.preview=3), or use trainer.precision=32-true.",
             )
 
@@ -116,17 +117,21 @@ class AlignmentModule(L.LightningModule):
         checkpoint["accordant"] = {
             "steps_done": self.steps_done,
             "total_steps": self.total_steps,
+            "plan": dict(self.plan),
             "skipped_in_a_row": [list(ids) for ids in self.skipped_in_a_row],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        missing = self._saved_names() ^ set(checkpoint["state_dict"])
-        if missing or "accordant" not in checkpoint:
+        position = checkpoint.get("accordant", {"plan": {}})
+        ours = {f"models.roles.{name}": tuple(p.shape) for name, p in self.models.trained_parameters()} | self.plan
+        theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()} | position["plan"]
+        differ = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        if differ:
+            named = ", ".join(f"{n.removeprefix('models.roles.')}: {theirs.get(n)} -> {ours.get(n)}" for n in differ[:3])
             raise CheckpointError(
-                f"the checkpoint is of another model or objective (differs in {', '.join(sorted(missing)[:3])} ...).",
+                f"the checkpoint is of another model, objective, seed or size of data ({len(differ)} differ: {named}).",
                 "Resume with the config that began the run (config.yaml in its folder).",
             )
-        position = checkpoint["accordant"]
         self.steps_done = int(position["steps_done"])
         self.skipped_in_a_row = [tuple(ids) for ids in position["skipped_in_a_row"]]
 

@@ -35,12 +35,19 @@ class Optim:
     max_skipped: int = 5
 
     def __post_init__(self) -> None:
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise ConfigError(f"optim.lr is {self.lr}; expected a positive number.")
-        if self.schedule not in ("linear", "cosine", "constant"):
-            raise ConfigError(f'optim.schedule is "{self.schedule}"; expected linear, cosine or constant.')
-        if not 0 <= self.warmup_ratio < 1:
-            raise ConfigError(f"optim.warmup_ratio is {self.warmup_ratio}; expected 0 to below 1.")
+        expected = {
+            "name": (self.name == "adamw", "adamw"),
+            "lr": (self.lr is None or 0 < self.lr < math.inf, "a positive number"),
+            "betas": (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers from 0 to below 1"),
+            "eps": (0 < self.eps < math.inf, "a positive number"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "schedule": (self.schedule in ("linear", "cosine", "constant"), "linear, cosine or constant"),
+            "warmup_ratio": (0 <= self.warmup_ratio < 1, "0 to below 1"),
+            "max_skipped": (self.max_skipped >= 1, "at least 1"),
+        }
+        for key, (right, what) in expected.items():
+            if not right:
+                raise ConfigError(f"optim.{key} is {getattr(self, key)}; expected {what}.")
 
 
 def lr_factor(step: int, total: int, optim: Optim) -> float:

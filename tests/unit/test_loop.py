@@ -1,0 +1,286 @@
+"""The schedule by hand, and the loader that collects lazily."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.collect import ModelContext
+from core.errors import CheckpointError, CollectionError, ConfigError
+from core.generate import Generation
+from core.loop import Cut, Schedule, Shard, StepLoader, Surroundings, ValidationSteps, interleaved, step_batch
+from core.models import Models
+from core.objective import Objective
+from core.rows import Row
+from tests.support import random_rows, tiny_model, tiny_tokenizer
+
+
+def schedule(**changes: int) -> Schedule:
+    return Schedule(**{"rows": 10, "rows_per_epoch": 10, "batch_size": 4, "epochs": 2, "seed": 3, **changes})
+
+
+# -- the schedule ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps_per_epoch", "total"),
+    [
+        ({}, 3, 6),  # 10 rows in steps of 4: 3 steps
+        ({"rows_per_epoch": 8}, 2, 4),
+        ({"passes": 2}, 6, 12),
+        ({"max_steps": 5}, 3, 5),
+        ({"max_steps": 50}, 3, 6),
+        ({"epochs": -1, "max_steps": 50}, 3, 50),
+        ({"batch_size": 10}, 1, 2),
+    ],
+)
+def test_steps(changes: dict[str, int], steps_per_epoch: int, total: int) -> None:
+    s = schedule(**changes)
+    assert (s.steps_per_epoch, s.total_steps) == (steps_per_epoch, total)
+
+
+def test_each_epoch_walks_over_every_row_once_in_another_order() -> None:
+    s = schedule()
+    first, second = s.rows_of(0), s.rows_of(1)
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_a_part_of_the_rows_an_epoch_comes_from_an_endless_stream() -> None:
+    """10 rows, 4 an epoch: five epochs see each row twice, and no row a third time before all have come twice."""
+    s = schedule(rows_per_epoch=4)
+    seen = [i for epoch in range(5) for i in s.rows_of(epoch)]
+    assert Counter(seen) == dict.fromkeys(range(10), 2)
+    assert sorted(seen[:10]) == list(range(10))
+    assert len(s.rows_of(0)) == 4
+
+
+def test_steps_of_a_pass_share_out_the_collected_rows() -> None:
+    """10 rows over 3 steps: 3, 3 and 4 of them, each row once."""
+    s = schedule()
+    steps = [s.rows_of_step(i, 10) for i in range(3)]
+    assert [len(step) for step in steps] == [3, 3, 4]
+    assert sorted(i for step in steps for i in step) == list(range(10))
+
+
+def test_more_or_fewer_collected_rows_than_read() -> None:
+    s = schedule()
+    assert [len(s.rows_of_step(i, 20)) for i in range(3)] == [6, 7, 7]
+    assert sorted(i for step in range(3) for i in s.rows_of_step(step, 20)) == list(range(20))
+    # Two rows for three steps: gone round, every step has one.
+    steps = [s.rows_of_step(i, 2) for i in range(3)]
+    assert [len(step) for step in steps] == [1, 1, 1]
+    assert {i for step in steps for i in step} == {0, 1}
+
+
+def test_every_pass_has_an_order_of_its_own() -> None:
+    s = schedule(passes=2)
+    first = [i for step in range(3) for i in s.rows_of_step(step, 10)]
+    second = [i for step in range(3, 6) for i in s.rows_of_step(step, 10)]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert [s.epoch_of(step) for step in (0, 5, 6)] == [0, 0, 1]
+
+
+def test_order_depends_on_seed_and_step_alone() -> None:
+    asked_in_order = [schedule().rows_of_step(i, 10) for i in range(6)]
+    backwards = schedule()
+    assert [backwards.rows_of_step(i, 10) for i in reversed(range(6))] == asked_in_order[::-1]
+    assert [schedule(seed=4).rows_of_step(i, 10) for i in range(6)] != asked_in_order
+    # A longer run begins like a shorter one.
+    assert [schedule(epochs=9).rows_of_step(i, 10) for i in range(6)] == asked_in_order
+
+
+# -- steps and shards -----------------------------------------------------------------------------------------------
+
+
+def cut(**changes: object) -> Cut:
+    return Cut(**{"layout": "packed", "microbatch_tokens": 10_000, "mean_over": "tokens", **changes})  # type: ignore[arg-type]
+
+
+def test_shards_partition_a_step_and_count_the_whole() -> None:
+    rows = random_rows(7, 2, 5)
+    tokens = sum(sum(r.mask) for row in rows for r in row.responses)
+    shards = [step_batch(rows, 0, 0, cut(), Shard(rank, 3)) for rank in range(3)]
+    assert sorted(i for s in shards for b in s.micro for i in b.ids) == sorted(row.id for row in rows)
+    assert [s.count for s in shards] == [tokens] * 3
+    assert [s.ids for s in shards] == [tuple(row.id for row in rows)] * 3
+    assert sum(b.count("tokens") for s in shards for b in s.micro) == tokens
+
+
+@pytest.mark.parametrize(("over", "count"), [("rows", 7), ("responses", 14)])
+def test_count_is_of_what_the_objective_means_over(over: str, count: int) -> None:
+    assert step_batch(random_rows(7, 2, 5), 0, 0, cut(mean_over=over)).count == count
+
+
+def test_micro_batches_keep_to_the_budget_and_lose_no_row() -> None:
+    rows = random_rows(20, 1, 5)
+    step = step_batch(rows, 0, 0, cut(microbatch_tokens=30))
+    assert len(step.micro) > 3
+    assert all(b.plan.input_ids.numel() <= 30 for b in step.micro)
+    assert sorted(i for b in step.micro for i in b.ids) == sorted(row.id for row in rows)
+    one = step_batch(rows, 0, 0, cut(microbatch_tokens=1))
+    assert [len(b.ids) for b in one.micro] == [1] * 20
+
+
+def test_a_step_with_fewer_rows_than_processes_says_so() -> None:
+    with pytest.raises(ConfigError, match="1 rows for 2 processes"):
+        step_batch(random_rows(1, 1), 0, 0, cut(), Shard(1, 2))
+
+
+def test_interleaved_gives_back_the_order_of_one_process() -> None:
+    """Six rows over two processes; one gave no pair, one gave two."""
+    rows = {name: Row(name, [1]) for name in "abcdef"}
+    made = [[rows["a"], rows["e"], rows["e"]], [rows["b"], rows["d"], rows["f"]]]  # of a, c, e and of b, d, f
+    assert [row.id for row in interleaved(made, "abcdef")] == ["a", "b", "d", "e", "e", "f"]
+
+
+def test_interleaved_keeps_rows_with_ids_of_their_own() -> None:
+    new = Row("new", [1])
+    assert [row.id for row in interleaved([[Row("a", [1]), new], [Row("b", [1])]], "ab")] == ["a", "b", "new"]
+
+
+# -- the loader -----------------------------------------------------------------------------------------------------
+
+
+class Scripted(Objective):
+    """Collects as told, and notes when; never trained."""
+
+    def __init__(self, collects: str, keep: int | None = None) -> None:
+        self.collects = collects  # type: ignore[assignment]
+        self.keep = keep
+        self.calls: list[tuple[int, list[str]]] = []
+
+    def collect(self, rows, ctx):
+        self.calls.append((ctx.epoch, [row.id for row in rows]))
+        made = [replace(row, prompt_text=f"epoch {ctx.epoch}") for row in rows]
+        return made if self.keep is None else made[: self.keep]
+
+    def loss(self, models, batch):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def context() -> ModelContext:
+    models = Models({"policy": tiny_model()}, trains=frozenset({"policy"}), layout="padded")
+    return ModelContext(models, tiny_tokenizer(), generation=Generation(), reward=None, seed=3, microbatch_tokens=10_000)
+
+
+class Clock:
+    """How many steps are done."""
+
+    done = 0
+
+    def __call__(self) -> int:
+        return self.done
+
+
+def loader(objective: Objective, context: ModelContext, folder: Path | None = None, **changes: int):
+    clock = Clock()
+    made = StepLoader(objective, random_rows(10, 1, 1), schedule(**changes), context, Surroundings(clock, folder))
+    return made, clock
+
+
+def test_never_collects_nothing(context: ModelContext) -> None:
+    objective = Scripted("never")
+    steps, _ = loader(objective, context)
+    assert len(list(steps)) == len(steps) == 6
+    assert objective.calls == []
+    assert steps.collections == 0
+
+
+def test_once_collects_all_rows_before_the_first_step(context: ModelContext) -> None:
+    objective = Scripted("once")
+    steps, _ = loader(objective, context, rows_per_epoch=4)
+    list(steps)
+    assert objective.calls == [(0, [f"row-{i}" for i in range(10)])]
+
+
+def test_every_epoch_collects_its_own_rows_exactly_once(context: ModelContext, tmp_path: Path) -> None:
+    objective = Scripted("every_epoch")
+    steps, _ = loader(objective, context, tmp_path, rows_per_epoch=5, epochs=4)
+    seen = [step.ids for step in steps]
+    assert [epoch for epoch, _ in objective.calls] == [0, 1, 2, 3]
+    assert Counter(i for _, ids in objective.calls for i in ids) == {f"row-{i}": 2 for i in range(10)}
+    assert Counter(i for ids in seen for i in ids) == {f"row-{i}": 2 for i in range(10)}
+
+
+def test_collection_waits_until_its_first_step_is_asked_for(context: ModelContext) -> None:
+    """So it sees the weights after the step before it; nothing is fetched ahead."""
+    objective = Scripted("every_epoch")
+    steps, _ = loader(objective, context)
+    walk = iter(steps)
+    assert objective.calls == []
+    for _ in range(3):
+        next(walk)
+    assert len(objective.calls) == 1
+    next(walk)
+    assert len(objective.calls) == 2
+
+
+def test_rollouts_are_on_disk_before_anything_trains_on_them(context: ModelContext, tmp_path: Path) -> None:
+    steps, _ = loader(Scripted("every_epoch"), context, tmp_path / "rollouts")
+    next(iter(steps))
+    *rows, end = (tmp_path / "rollouts" / "epoch_000.jsonl").read_text().splitlines()
+    assert json.loads(end) == {"rows": 10}
+    assert {json.loads(line)["prompt_text"] for line in rows} == {"epoch 0"}
+
+
+def test_resumed_loader_goes_on_where_the_other_stopped(context: ModelContext, tmp_path: Path) -> None:
+    whole = [step.ids for step in loader(Scripted("every_epoch"), context, tmp_path / "a")[0]]
+    list(loader(Scripted("every_epoch"), context, tmp_path / "b")[0])
+    objective = Scripted("every_epoch")
+    steps, clock = loader(objective, context, tmp_path / "b")
+    clock.done = 4
+    assert len(steps) == 2
+    assert [step.index for step in steps] == [4, 5]
+    assert [step.ids for step in steps] == whole[4:]
+    assert objective.calls == []
+
+
+def test_mid_epoch_without_rollouts_is_an_error(context: ModelContext, tmp_path: Path) -> None:
+    steps, clock = loader(Scripted("every_epoch"), context, tmp_path)
+    clock.done = 4
+    with pytest.raises(CheckpointError, match="Remove the checkpoints after step 3"):
+        next(iter(steps))
+
+
+def test_collection_that_gives_nothing_is_an_error(context: ModelContext) -> None:
+    steps, _ = loader(Scripted("every_epoch", keep=0), context)
+    with pytest.raises(CollectionError, match="collection 0 of 10 rows gave nothing"):
+        next(iter(steps))
+
+
+def test_small_collection_still_fills_every_step(context: ModelContext) -> None:
+    steps, _ = loader(Scripted("every_epoch", keep=2), context, epochs=1)
+    assert [len(step.ids) for step in steps] == [1, 1, 1]
+
+
+# -- validation -----------------------------------------------------------------------------------------------------
+
+
+def test_validation_steps_cover_the_rows_in_order(context: ModelContext) -> None:
+    rows = random_rows(5, 1, 1)
+    steps = ValidationSteps(Scripted("never"), rows, context, 2)
+    assert len(steps) == 3
+    assert [step.ids for step in steps] == [("row-0", "row-1"), ("row-2", "row-3"), ("row-4",)]
+
+
+def test_validation_collects_once_however_often_it_is_walked(context: ModelContext) -> None:
+    objective = Scripted("once")
+    steps = ValidationSteps(objective, random_rows(5, 1, 1), context, 2)
+    list(steps)
+    list(steps)
+    assert len(objective.calls) == 1
+
+
+@pytest.mark.parametrize("collects", ["every_epoch", "never"])
+def test_validation_without_rows_is_one_empty_step(context: ModelContext, collects: str) -> None:
+    rows = random_rows(5, 1, 1) if collects == "every_epoch" else []
+    steps = ValidationSteps(Scripted(collects), rows, context, 2)
+    assert len(steps) == 1
+    assert [step.micro for step in steps] == [()]

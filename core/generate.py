@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
-from core.models import base_model, end_ids
+from core.models import end_ids
+from core.scoring import base_model
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,14 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.batch import Batch, Layout, build_batch
+from core.batch import Batch
 from core.errors import ModelError
-from core.functional import TokenScores, linear_logps
-from core.layout import forward_hidden, register, windows_told
+from core.functional import TokenScores
 from core.objective import Role
-from core.rows import Response, Row
-
-log = logging.getLogger("accordant")
+from core.scoring import base_model, choose_for_all, config_text, is_peft, score_tokens
 
 
 @dataclass(frozen=True)
@@ -63,12 +58,12 @@ class Models(nn.Module):
         super().__init__()
         self.roles = nn.ModuleDict({str(k): v for k, v in roles.items()})
         self.trains = trains
-        self.adapter_reference = "reference" not in roles and _is_peft(roles["policy"])
+        self.adapter_reference = "reference" not in roles and is_peft(roles["policy"])
         for role, model in roles.items():
             _disable_dropout(model)
             if role not in trains:
                 model.requires_grad_(False)
-        self.layout, self.plain_heads = _choose_for_all(roles, layout)
+        self.layout, self.plain_heads = choose_for_all(roles, layout)
         self.autocast_dtype: torch.dtype | None = None
 
     def of(self, role: Role) -> nn.Module:
@@ -134,44 +129,6 @@ def _spread(values: Tensor, batch: Batch) -> Tensor:
     return flat.index_copy(0, batch.plan.scatter, values).view(batch.tokens.shape)
 
 
-def score_tokens(model: nn.Module, batch: Batch, plain_head: bool, *, temperature: float, statistics: bool) -> TokenScores:
-    """(M,) scores of the batch's masked tokens. Hidden states are gathered first: the head sees no other position."""
-    causal = base_model(model)
-    plan = batch.plan
-    if not plain_head:
-        return _scores_from_logits(causal, batch, temperature)
-    hidden = forward_hidden(causal.base_model, plan)[plan.predict_at]
-    head = causal.get_output_embeddings()
-    return linear_logps(
-        hidden, head.weight, getattr(head, "bias", None), plan.targets, temperature=temperature, statistics=statistics
-    )
-
-
-def _scores_from_logits(causal: Any, batch: Batch, temperature: float) -> TokenScores:
-    """The same from the model's own logits, for heads that do more than a matrix product (softcapping, scaling)."""
-    plan = batch.plan
-    if plan.layout != "padded":
-        raise ModelError("this model's head needs layout=padded.", "Set model.layout=padded (or auto).")
-    out = causal(
-        input_ids=plan.input_ids, attention_mask=plan.attention_mask, position_ids=plan.position_ids, use_cache=False
-    )
-    logits = out.logits.flatten(0, 1)[plan.predict_at].float() / temperature
-    log_probs = torch.log_softmax(logits, dim=-1)
-    with torch.no_grad():
-        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-        correct = (logits.argmax(dim=-1) == plan.targets).float()
-    return TokenScores(log_probs.gather(1, plan.targets[:, None])[:, 0], entropy, log_probs.mean(dim=-1), correct)
-
-
-def base_model(model: nn.Module) -> Any:
-    """The causal LM itself, also where peft wraps it."""
-    return model.get_base_model() if _is_peft(model) else model  # type: ignore[operator]
-
-
-def _is_peft(model: nn.Module) -> bool:
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-
-
 def _disable_dropout(model: nn.Module) -> None:
     """Log-probs must be a function of the weights: PPO's ratio and DPO's reference have no meaning otherwise."""
     for module in model.modules():
@@ -183,102 +140,6 @@ def _disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-# --- choosing what this model can do, by trying it on a few tokens -----------------------------------------------
-
-
-def _probe(model: nn.Module, layout: Layout) -> Batch:
-    """Two rows of two responses each, a dozen tokens: enough to see a wrong mask or a wrong position."""
-    vocab = min(int(base_model(model).config.get_text_config().vocab_size), 97)
-    tokens = [(7 * i * i + 3 * i + 5) % vocab for i in range(24)]
-    rows = [
-        Row("a", tokens[0:4], (Response(tokens[4:7], [True] * 3), Response(tokens[7:12], [True] * 5))),
-        Row("b", tokens[12:14], (Response(tokens[14:20], [True] * 6), Response(tokens[20:24], [True] * 4))),
-    ]
-    device = next(model.parameters()).device
-    return build_batch(rows, layout).to(device)
-
-
-@torch.no_grad()
-def _probe_logps(model: nn.Module, layout: Layout, plain_head: bool) -> Tensor:
-    was_training = model.training
-    model.eval()
-    try:
-        return score_tokens(model, _probe(model, layout), plain_head, temperature=1.0, statistics=False).logps
-    finally:
-        model.train(was_training)
-
-
-@torch.no_grad()
-def _probe_windows(model: nn.Module, layout: Layout) -> set[int | None]:
-    return windows_told(base_model(model).base_model, _probe(model, layout).plan)
-
-
-def _tolerance(model: nn.Module) -> float:
-    return 1e-4 if next(model.parameters()).dtype == torch.float32 else 5e-2
-
-
-def _head_is_plain(model: nn.Module) -> bool:
-    causal = base_model(model)
-    # A probe of a fresh model would not see soft-capping: tanh is the identity near zero. So the config is asked too.
-    config = causal.config.get_text_config()
-    bends = [getattr(config, key, None) for key in ("final_logit_softcapping", "logits_scaling", "logit_scale")]
-    if any(b not in (None, 1.0) for b in bends) or not isinstance(causal.get_output_embeddings(), nn.Linear):
-        return False
-    difference = (_probe_logps(model, "padded", True) - _probe_logps(model, "padded", False)).abs().max()
-    return bool(difference < _tolerance(model))
-
-
-def choose_layout(model: nn.Module, wanted: str) -> Layout:
-    """The fastest layout that gives this model's padded log-probs; "auto" tries shared, else falls back to padded."""
-    if wanted not in ("auto", "shared", "packed", "padded"):
-        raise ModelError(f'model.layout is "{wanted}".', "Use auto, shared, packed or padded.")
-    if wanted == "padded":
-        return "padded"
-    register()
-    layout: Layout = "shared" if wanted == "auto" else wanted  # type: ignore[assignment]
-    reason = _why_not(model, layout)
-    if not reason:
-        return layout
-    if wanted != "auto":
-        raise ModelError(
-            f"layout={wanted} is not right for {type(base_model(model)).__name__}: {reason}.", "Set model.layout=auto."
-        )
-    log.info("Layout: padded (%s: %s).", type(base_model(model)).__name__, reason)
-    return "padded"
-
-
-def _choose_for_all(roles: Mapping[Role, nn.Module], wanted: str) -> tuple[Layout, dict[Role, bool]]:
-    """One layout that is right for policy and reference, and for each role whether its head is a matrix product."""
-    scored: tuple[Role, ...] = ("policy", "reference")
-    models = {role: roles[role] for role in scored if role in roles}
-    known: dict[str, tuple[Layout, bool]] = {}
-    for model in models.values():
-        kind = _config_text(model)
-        if kind not in known:  # a reference is mostly the policy's twin
-            known[kind] = (choose_layout(model, wanted), _head_is_plain(model))
-    layouts = [layout for layout, _ in known.values()]
-    heads = {role: known[_config_text(model)][1] for role, model in models.items()}
-    heads.setdefault("reference", heads["policy"])
-    return "padded" if "padded" in layouts else layouts[0], heads
-
-
-def _why_not(model: nn.Module, layout: Layout) -> str:
-    if not _head_is_plain(model):
-        return "its head does more than a matrix product"
-    config = base_model(model).config.get_text_config()
-    if getattr(config, "attention_chunk_size", None):
-        return "its attention is cut into chunks"
-    try:
-        # The probe is shorter than any real window, so its log-probs cannot show one that is left out.
-        window = getattr(config, "sliding_window", None)
-        if window is not None and window not in _probe_windows(model, layout):
-            return "its layers keep their sliding window to themselves"
-        difference = (_probe_logps(model, layout, True) - _probe_logps(model, "padded", True)).abs().max()
-    except (NotImplementedError, TypeError, KeyError, ValueError, RuntimeError) as error:
-        return f"its attention does not take a plan of segments ({type(error).__name__})"
-    return "" if difference < _tolerance(model) else f"its log-probs would differ by {difference:.2g}"
-
-
 # --- loading, fingerprint, export ---------------------------------------------------------------------------------
 
 
@@ -288,9 +149,14 @@ def is_local(path: str) -> bool:
 
 
 def load_causal_lm(path: str, *, dtype: str = "float32", revision: str | None = None) -> Any:
-    """A causal LM from a folder or the hub, in an explicit dtype, safetensors only, no remote code."""
+    """A causal LM from a folder or the hub, in an explicit dtype, safetensors only, no remote code.
+
+    A folder with a LoRA adapter gives its base model with the adapter merged in.
+    """
     from transformers import AutoModelForCausalLM
 
+    if is_local(path) and (Path(path).expanduser() / "adapter_config.json").is_file():
+        return _load_merged(os.path.expanduser(path), dtype)
     return _from_pretrained(AutoModelForCausalLM, path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True)
 
 
@@ -320,36 +186,36 @@ def _from_pretrained(factory: Any, path: str, **options: Any) -> Any:
         ) from error
 
 
-def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:
+def _load_merged(path: str, dtype: str) -> Any:
+    peft = _peft(f"{path} is a LoRA adapter, which")
+    settings = peft.PeftConfig.from_pretrained(path)
+    base = load_causal_lm(settings.base_model_name_or_path, dtype=dtype, revision=settings.revision)
+    return peft.PeftModel.from_pretrained(base, path).merge_and_unload()
+
+
+def _peft(who: str) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ModelError("model.lora needs the package peft.", "pip install 'accordant[lora]'") from error
+        raise ModelError(f"{who} needs the package peft.", "pip install 'accordant[lora]'") from error
+    return peft
+
+
+def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:
+    """A LoRA model around `model`; `lora` are the keyword arguments of peft.LoraConfig."""
+    peft = _peft("model.lora")
     return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **lora))
 
 
 def fingerprint(model: nn.Module) -> str:
     """A digest of a model's weights and config: equal for equal log-probs, whatever the path it came from."""
-    digest = hashlib.blake2b(_config_text(model).encode(), digest_size=16)
+    digest = hashlib.blake2b(config_text(model).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         flat = tensor.detach().contiguous().view(-1).cpu()
         if flat.numel():
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-_SAYS_NOTHING_OF_LOG_PROBS = {
-    *("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache", "initializer_range"),
-    *("bos_token_id", "eos_token_id", "pad_token_id"),
-}
-
-
-def _config_text(model: nn.Module) -> str:
-    """The class and the settings that decide what a model computes from its weights (RoPE's base, windows, scales)."""
-    config = base_model(model).config
-    kept = {k: v for k, v in config.to_dict().items() if k not in _SAYS_NOTHING_OF_LOG_PROBS and "drop" not in k}
-    return json.dumps([type(base_model(model)).__name__, kept], sort_keys=True, default=str)
 
 
 def end_ids(tokenizer: Any) -> list[int]:
@@ -365,7 +231,7 @@ def end_ids(tokenizer: Any) -> list[int]:
 def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge_lora: bool = False) -> None:
     """Write a folder that `from_pretrained` loads: weights (safetensors), config, generation config, tokenizer."""
     target: Any = model
-    if merge_lora and _is_peft(model):
+    if merge_lora and is_peft(model):
         # Merging changes the weights in place, and with them the reference that a LoRA policy carries.
         target = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
     causal = base_model(target)

@@ -92,7 +92,7 @@ def test_token_fields_are_laid_out_like_tokens():
     ]
     batch = build_batch(rows)
     assert batch["ref_logps"].tolist() == (-batch.tokens.float()).tolist()
-    with pytest.raises(KeyError, match="'values'.*they carry: ref_logps"):
+    with pytest.raises(KeyError, match=r"'values'.*they carry: ref_logps"):
         batch["values"]
 
 

@@ -208,7 +208,7 @@ def test_linear_logps_keeps_fp32_under_bf16_autocast():
 
 
 def test_linear_logps_of_bf16_hidden_states():
-    """What a bf16-mixed forward hands over: hidden states in bf16, weights in fp32; sums and gradients of weights in fp32."""
+    """What a bf16-mixed forward hands over: hidden states in bf16, weights and their gradients in fp32."""
     leaves, targets, upstream = _inputs(600, True)
     hidden = leaves[0].detach().bfloat16().requires_grad_()
     scores = F.linear_logps(hidden, leaves[1], leaves[2], targets)

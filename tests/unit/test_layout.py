@@ -12,8 +12,9 @@ from core import layout as layout_module
 from core.batch import Segments, build_batch
 from core.errors import ModelError
 from core.layout import NAME, checkpoint_layers, segment_mask, segments_active
-from core.models import Models, apply_lora, base_model, score_tokens
+from core.models import Models, apply_lora
 from core.rows import Response, Row
+from core.scoring import base_model, score_tokens
 from tests.architectures import PADDED_ONLY, SETTINGS, architecture
 from tests.support import random_rows
 
@@ -79,12 +80,12 @@ def test_all_layouts_equal_a_plain_forward(name):
 
 @pytest.mark.parametrize("name", sorted(PADDED_ONLY))
 def test_asking_for_a_layout_that_is_wrong_is_refused(name):
-    with pytest.raises(ModelError, match="is not right for .*: .*"):
+    with pytest.raises(ModelError, match="is not right for"):
         policy(architecture(name), "shared")
 
 
 def test_unknown_layout():
-    with pytest.raises(ModelError, match='model.layout is "sharde"'):
+    with pytest.raises(ModelError, match="sharde"):
         policy(architecture("llama"), "sharde")
 
 
@@ -203,9 +204,14 @@ def test_the_window_matters_in_these_tests():
 def test_the_models_own_attention_comes_back():
     model = architecture("llama")
     before = model.config._attn_implementation
-    with pytest.raises(RuntimeError, match="stop"), segments_active(model):
-        assert model.config._attn_implementation == NAME
-        raise RuntimeError("stop")
+
+    def interrupted():
+        with segments_active(model):
+            assert model.config._attn_implementation == NAME
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        interrupted()
     assert model.config._attn_implementation == before
 
 

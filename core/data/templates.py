@@ -147,6 +147,11 @@ class Template:
         )
 
 
+def end_tokens(tokenizer: Any) -> frozenset[int]:
+    """Ids at which sampling must stop: the tokenizer's end token, and what its chat template closes an answer with."""
+    return frozenset({tokenizer.eos_token_id, Template(tokenizer).stop})
+
+
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
 

@@ -8,6 +8,7 @@ from made_tokenizers import CHATML, ENDLESS, FORGETFUL, SILENT, TRIMMING, config
 from core.data.formats import Example
 from core.data.load import load_data
 from core.data.report import DataReport
+from core.data.templates import end_tokens
 from core.data.tokenise import NOT_PREFIX, Tokeniser
 from core.errors import ConfigError, DataError
 
@@ -168,6 +169,12 @@ def test_raw_text_has_one_token_of_prompt(tmp_path):
         assert tok.convert_tokens_to_ids(first if bos else tok.tokenize("Are you there?")[0]) == row.prompt[0]
         assert len(row.prompt) == 1
         assert all(row.responses[0].mask)
+
+
+@pytest.mark.parametrize(("template", "ends"), [(CHATML, ["</s>", "<|im_end|>"]), (TRIMMING, ["</s>"]), (None, ["</s>"])])
+def test_sampling_stops_where_training_does(template, ends):
+    tok = tokenizer(template)
+    assert sorted(tok.convert_ids_to_tokens(sorted(end_tokens(tok)))) == ends
 
 
 def test_overlong_responses_are_cut_and_unfinished(tmp_path):

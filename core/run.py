@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core import registry
+from core import completion, registry
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from core.listing import check_plugin
 
             return check_plugin(given)
+        if completion.answer(given):
+            return 0
         from core.compose import launch
 
         launch(job, given)
@@ -54,6 +56,7 @@ def print_error(error: UserError) -> None:
 
 def job(composed: Composed) -> None:
     """One run."""
+    from core.compose import resolved
     from core.crosscheck import check_composed, check_ownership
     from core.runs import choose, near
 
@@ -61,12 +64,17 @@ def job(composed: Composed) -> None:
     try:
         check_composed(composed)
         check_ownership()
+        if composed.config["data"]["preview"]:
+            from core.train import show_rows
+
+            show_rows(composed.config)
+            return
         place = choose(composed.unresolved, composed.output, composed.overrides)
     finally:
         if place is None or place.path != composed.output:
             _remove_empty(composed)
     log.info("%s", place.said)
-    config = composed.config if place.new else _config_of(place)
+    config = composed.config if place.new else resolved(place.config)
     plugins = suppliers(config)
     log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
     with _folder(place, plugins) as folder:
@@ -74,12 +82,6 @@ def job(composed: Composed) -> None:
 
         train(config, folder)
     log.info("Done: %s", near(folder.path))
-
-
-def _config_of(place: Place) -> dict[str, Any]:
-    from core.compose import resolved
-
-    return resolved(place.config)
 
 
 def _folder(place: Place, plugins: Sequence[Mapping[str, Any]]) -> RunFolder:

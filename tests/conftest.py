@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests import packages
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -24,3 +29,15 @@ def pytest_runtest_setup() -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def acme_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the path, with acme-align (tests/acme_align) installed; built when a test first asks for it."""
+    return packages.acme(tmp_path_factory.mktemp("acme"))
+
+
+@pytest.fixture(scope="session")
+def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the path, with acme-sick and acme-rival installed; built when a test first asks for it."""
+    return packages.broken(tmp_path_factory.mktemp("broken"))

@@ -125,7 +125,8 @@ def broken(folder: Path) -> Path:
             "acme_rival/dpo.py": contract
             + "class DPO(Objective):\n    'A rival.'\n    def loss(self, models, batch): ...\n",
             "acme_rival/length.py": contract
-            + "class Length(RewardSource):\n    'A rival.'\n    def __init__(self, words: int = 1):\n        self.words = words\n"
+            + "class Length(RewardSource):\n    'A rival.'\n"
+            + "    def __init__(self, words: int = 1):\n        self.words = words\n"
             + "    def score(self, samples):\n        return [0.0] * len(samples)\n",
             "acme_rival/conf/reward/length.yaml": "name: length\nwords: 1\n",
             "acme_rival/conf/reward/fine_too.yaml": "name: fine\n",

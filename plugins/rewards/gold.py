@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from core.api import RewardSource, Sample
 from core.data.sandbox import gold
-from core.reward import RewardSource, Sample
 
 
 class Gold(RewardSource):

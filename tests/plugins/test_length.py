@@ -1,0 +1,54 @@
+import pytest
+
+from core.errors import ConfigError
+from core.reward import Sample
+from plugins.rewards.length import Length
+
+# 3 tokens and 6 characters; 5 tokens and 5 characters; nothing.
+SAMPLES = [Sample("p", "Paris.", [7, 8, 2]), Sample("p", "Hello", [1, 2, 3, 4, 5]), Sample("p", "", [])]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [3.0, 5.0, 0.0]),
+        ({"unit": "characters"}, [6.0, 5.0, 0.0]),
+        ({"scale": 0.5}, [1.5, 2.5, 0.0]),
+        ({"scale": -1.0}, [-3.0, -5.0, 0.0]),
+        ({"max": 4}, [3.0, 4.0, 0.0]),
+        ({"target": 4}, [-1.0, -1.0, -4.0]),
+        ({"target": 4, "scale": 2.0}, [-2.0, -2.0, -8.0]),
+        ({"target": 4, "max": 4}, [-1.0, 0.0, -4.0]),
+        ({"target": 0, "unit": "characters"}, [-6.0, -5.0, 0.0]),
+    ],
+)
+def test_scores(options, expected):
+    assert Length(**options).score(SAMPLES) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"unit": "words"}, "unit"),
+        ({"target": -1}, "target"),
+        ({"scale": 0}, "scale"),
+        ({"scale": float("nan")}, "scale"),
+        ({"scale": float("inf")}, "scale"),
+        ({"scale": -1.0, "target": 3}, "scale"),
+        ({"max": 0}, "max"),
+        ({"max": 5, "target": 6}, "target"),
+    ],
+)
+def test_options_that_cannot_be(options, word):
+    with pytest.raises(ConfigError, match=f"reward.{word}"):
+        Length(**options)
+
+
+def test_the_unit_is_said_in_reports():
+    assert (Length().unit, Length(unit="characters").unit) == ("tokens", "characters")
+
+
+def test_tokens_that_are_missing_are_no_zero():
+    with pytest.raises(ConfigError, match="unit=characters"):
+        Length().score([Sample("p", "text")])
+    assert Length(unit="characters").score([Sample("p", "text")]) == [4.0]

@@ -183,7 +183,9 @@ def _whole(folder: Path) -> bool:
 
 
 def _make(target: Path, warm_up: Callable[[Path, Path], None]) -> None:
-    """Beside the target first, then renamed: whoever looks finds all of it or nothing."""
+    """Beside the target first, then renamed: whoever looks finds all of it or nothing. The caller holds the lock."""
+    for left_by_the_dead in target.parent.glob(f"{target.name}.*.tmp"):
+        shutil.rmtree(left_by_the_dead, ignore_errors=True)
     work = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         for part in ("base", "out"):

@@ -138,6 +138,14 @@ def test_a_failed_warm_up_leaves_nothing_behind(tmp_path, light):
     assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path, light):
+    left = tmp_path / f"pocket-{pocket.pocket_digest({})}.999999.tmp" / "base"
+    left.mkdir(parents=True)
+    folder = pocket.pocket_folder(tmp_path, copy_model, {}, say=str)
+    assert not left.parent.exists()
+    assert folder.is_dir()
+
+
 def _child(folder: Path) -> None:
     pocket.build_pocket = light_base
     path = pocket.pocket_folder(folder, copy_model, say=str)

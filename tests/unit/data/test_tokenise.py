@@ -268,3 +268,26 @@ def test_the_mask_is_true_exactly_on_the_assistants_text_and_its_end(turns, spel
 
 
 _CHATML = tokenizer(CHATML)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(prompt=TURN, texts=st.lists(TURN, min_size=2, max_size=4, unique=True), bos=st.booleans(), room=st.integers(2, 60))
+def test_plain_rows_keep_every_character_and_never_lose_the_mask(prompt, texts, bos, room):
+    """Whole rows decode to prompt + response; cut ones begin so. No row has a response without a trained token."""
+    tok = _PLAIN[bos]
+    example = Example("x", prompt, tuple(texts), source="f:1", kind="rankings")
+    report = DataReport()
+    try:
+        (row,) = Tokeniser(config("x", max_length=room), tok, "rankings", report).rows([example], report.train)
+    except DataError as error:
+        assert "prompt alone fills max_length" in str(error)  # noqa: PT017
+        return
+    for response, text in zip(row.responses, texts, strict=True):
+        decoded = tok.decode(row.prompt + response.tokens, skip_special_tokens=False)
+        expected = ("<s>" if bos else "") + prompt + text + "</s>"
+        assert any(response.mask)
+        assert len(row.prompt) + len(response.tokens) <= room
+        assert decoded == expected if response.finished else expected.startswith(decoded.rstrip("�"))
+
+
+_PLAIN = {bos: tokenizer(None, bos=bos) for bos in (False, True)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,14 +46,15 @@ class Generation:
         problems = [
             (self.max_new_tokens < 1, "max_new_tokens", "at least 1"),
             (self.min_new_tokens < 0 or self.min_new_tokens > self.max_new_tokens, "min_new_tokens", "0 to max_new_tokens"),
-            (self.temperature < 0, "temperature", "0 (greedy) or more"),
+            (not 0 <= self.temperature < math.inf, "temperature", "0 (greedy) or more"),
             (self.top_k < 0, "top_k", "0 (off) or more"),
             (not 0 < self.top_p <= 1, "top_p", "above 0, at most 1"),
+            (isinstance(self.stop, str) or "" in self.stop, "stop", "a list of texts, none of them empty"),
             (self.batch_rows < 1, "batch_rows", "at least 1"),
         ]
         for wrong, key, expected in problems:
             if wrong:
-                raise ConfigError(f"generation.{key} is {getattr(self, key)}; expected {expected}.")
+                raise ConfigError(f"generation.{key} is {getattr(self, key)!r}; expected {expected}.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""What one measured process hands back, and the few numbers made from it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One process's run.
+
+    Attributes:
+        side: "trl" or "ours".
+        setting: what was chosen on that side (micro-batch, accumulation, ...).
+        batch: rows per optimizer step.
+        step_seconds: wall time of every optimizer step, data loading and logging included, warm-up too.
+        losses: of every step.
+        first_metrics: what the trainer logged at its first step.
+        peak_mb: peak resident memory of the process (MiB).
+        peak_mb_before_training: the same just before the first step.
+        step_digests: of the token ids of each step's rows, in any order: equal work has equal digests.
+        trained_tokens: tokens in the loss, by step.
+    """
+
+    side: str
+    task: str
+    setting: dict[str, Any]
+    batch: int
+    step_seconds: list[float]
+    losses: list[float]
+    first_metrics: dict[str, float]
+    peak_mb: float
+    peak_mb_before_training: float
+    step_digests: list[str]
+    trained_tokens: list[int]
+
+    def rate(self, warmup: int) -> float:
+        """Rows per second after the first `warmup` steps."""
+        seconds = self.step_seconds[warmup:]
+        return self.batch * len(seconds) / sum(seconds)
+
+
+def digest_of_step(rows: Sequence[Sequence[tuple[Sequence[int], int]]]) -> str:
+    """Of the sequences of a step and how many of each one's tokens are trained on, whatever the order of the rows."""
+    parts = sorted(json.dumps([[list(tokens), trained] for tokens, trained in row]) for row in rows)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def peak_memory_mb() -> float:
+    """Peak resident set of this process in MiB (Linux counts in KiB, macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def write_measurement(measurement: Measurement, path: Path | None) -> None:
+    text = json.dumps(dataclasses.asdict(measurement))
+    if path is None:
+        print(text)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+def read_measurement(path: Path) -> Measurement:
+    return Measurement(**json.loads(path.read_text(encoding="utf-8")))

@@ -126,10 +126,10 @@ class ModelContext(CollectContext):
 
     def token_logps(self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False) -> list[Row]:
         store = self._store(role, rows) if cache and self.cache_folder is not None else None
-        if store is not None and store.exists():
-            values = _read(store)
+        values = None if store is None else _read(store, sum(len(r.tokens) for row in rows for r in row.responses))
+        if store is not None and values is not None:
             log.info("%s log-probs of %d rows: read from the cache (%s).", role.capitalize(), len(rows), store.stem[:12])
-        else:
+        if values is None:
             values = self._compute(role, rows)
             if store is not None:
                 _write(store, values)
@@ -251,11 +251,19 @@ def _attach(rows: Sequence[Row], field: str, values: torch.Tensor) -> list[Row]:
     return out
 
 
-def _read(path: Path) -> torch.Tensor:
+def _read(path: Path, count: int) -> torch.Tensor | None:
+    """(count,) the stored values; None where there are none, or the file is damaged."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    values: torch.Tensor = load_file(path)["logps"]
-    return values
+    if not path.exists():
+        return None
+    try:
+        values: torch.Tensor = load_file(path)["logps"]
+    except (OSError, KeyError, SafetensorError) as error:
+        log.warning("The cache file %s is damaged (%s); its log-probs are computed anew.", path, error)
+        return None
+    return values if values.shape == (count,) else None
 
 
 def _write(path: Path, values: torch.Tensor) -> None:

@@ -260,6 +260,7 @@ def quiet_lightning() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(f, _NoNoise) for f in logger.filters):
             logger.addFilter(_NoNoise())
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for pattern in _WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
 
@@ -282,8 +283,9 @@ class _Messages(logging.Handler):
 
 
 def _show_messages(console: Console) -> None:
-    for handler in [h for h in LOGGER.handlers if isinstance(h, _Messages)]:
-        LOGGER.removeHandler(handler)  # of an earlier run in this process
+    # Those of an earlier run in this process, and the plain one that spoke before there was a console.
+    for handler in [h for h in LOGGER.handlers if isinstance(h, _Messages) or type(h) is logging.StreamHandler]:
+        LOGGER.removeHandler(handler)
     LOGGER.addHandler(_Messages(console))
     LOGGER.setLevel(min(LOGGER.level or logging.INFO, logging.INFO))
 

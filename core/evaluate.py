@@ -5,7 +5,6 @@ The random stream of a sample depends on the seed and its prompt alone, so two e
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,16 +91,6 @@ def sampled_kl(rows: Sequence[Row], context: ModelContext) -> float:
         scored = context.token_logps(role, rows, role)
         totals[role] = [sum(row.responses[0].token_fields[role]) for row in scored]
     return statistics.fmean(p - r for p, r in zip(totals["policy"], totals["reference"], strict=True))
-
-
-def distinct_prompts(rows: Sequence[Row], count: int) -> list[Row]:
-    """The first `count` rows with different prompts, without their responses."""
-    seen: dict[tuple[int, ...], Row] = {}
-    for row in rows:
-        if len(seen) >= count:
-            break
-        seen.setdefault(tuple(row.prompt), dataclasses.replace(row, responses=(), margins=None, ties=None))
-    return list(seen.values())
 
 
 class Evaluator:

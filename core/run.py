@@ -58,12 +58,14 @@ def job(composed: Composed) -> None:
     """One run."""
     from core.compose import resolved
     from core.crosscheck import check_composed, check_ownership
+    from core.follower import check_name, follow, lead, rank
     from core.runs import choose, near
 
     place = None
     try:
         check_composed(composed)
         check_ownership()
+        check_name(composed.config)
         if composed.config["data"]["preview"]:
             from core.train import show_rows
 
@@ -73,13 +75,17 @@ def job(composed: Composed) -> None:
     finally:
         if place is None or place.path != composed.output:
             _remove_empty(composed)
-    log.info("%s", place.said)
     config = composed.config if place.new else resolved(place.config)
+    if rank() > 0:
+        follow(place.path, config)
+        return
+    log.info("%s", place.said)
     plugins = suppliers(config)
     log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
     with _folder(place, plugins) as folder:
         from core.train import train
 
+        lead(folder)
         train(config, folder)
     log.info("Done: %s", near(folder.path))
 

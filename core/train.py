@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import inspect
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +28,15 @@ from core.checkpoint import AtomicCheckpointIO, newest_good
 from core.collect import ModelContext, Reward
 from core.console import Console
 from core.data.load import Data, DataConfig, load_data
-from core.errors import ConfigError, TrainingError
-from core.evaluate import Evaluation, Evaluator, distinct_prompts
+from core.data.preview import preview
+from core.errors import ConfigError, TrainingError, nearest
+from core.evaluate import Evaluation, Evaluator
 from core.export import export_policy
 from core.generate import Generation
 from core.layout import checkpoint_layers
 from core.log import build_loggers, close_loggers, log_samples
 from core.loop import Schedule, Shard, StepLoader, Surroundings, ValidationSteps
+from core.memory import keep_freed_blocks
 from core.modelcard import CardFacts
 from core.models import Models, ModelSpec, apply_lora, load_causal_lm, load_tokenizer
 from core.module import AlignmentModule
@@ -42,8 +46,12 @@ from core.paths import cache_folder
 from core.provenance import hardware
 from core.report import build_report
 from core.runfolder import METRICS, RunFolder, Status, read_jsonl
+from core.trainer_options import check_options
 
 log = logging.getLogger("accordant")
+
+COLLECTED_STEPS = 16
+"""Optimizer steps that one collection is for, where `data.rows_per_epoch` is not set."""
 
 
 @dataclass
@@ -67,47 +75,68 @@ class Run:
 
 
 def train(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
-    """Run a composed config in its folder. Returns the summary that the console prints and report.json holds.
+    """Run a composed config in its folder. Returns metrics before and after, and where model and report are.
 
     Raises:
         UserError: of any kind, with what to do; Interrupted: a signal stopped the run, its checkpoint is written.
     """
-    run = build(config, folder)
-    return fit(run)
+    keep_freed_blocks()
+    return fit(build(config, folder))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before models are loaded: the plugins, the tokenizer, the data."""
+
+    objective: Objective
+    reward: Reward | None
+    spec: ModelSpec
+    policy_path: str
+    tokenizer: Any
+    data: Data
+
+
+def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
+    """Plugins, tokenizer, data: whatever is wrong there is said before a model is loaded."""
+    prefer = config["plugins"]["prefer"]
+    objective = registry.build_objective(config["objective"], prefer)
+    reward = _reward(config["reward"], prefer)
+    _say(objective.bind(None if reward is None else reward.name))
+    spec = ModelSpec(**config["model"])
+    data_config = DataConfig(**config["data"])
+    policy_path = _policy_path(spec)
+    tokenizer = load_tokenizer(spec.tokenizer or policy_path, None if spec.tokenizer else spec.revision)
+    with console.status("reading data"):
+        data = load_data(data_config, tokenizer, objective.reads)
+    for line in data.report.lines():
+        _say(line)
+    return Prepared(objective, reward, spec, policy_path, tokenizer, data)
+
+
+def show_rows(config: Mapping[str, Any]) -> None:
+    """`data.preview=N`: print N rows with their trained tokens marked, and train nothing."""
+    ready = prepare(config, Console())
+    preview(ready.data.train, ready.tokenizer, int(config["data"]["preview"]))
 
 
 def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
     """Objective and rewards, data, models by role, and how the run is cut into steps."""
     console = Console(folder)
     L.seed_everything(int(config["seed"]), verbose=False)
-    objective = registry.build_objective(config["objective"])
-    reward = _reward(config["reward"])
-    _say(objective.bind(None if reward is None else reward.name))
-    spec = ModelSpec(**config["model"])
-    policy_path = _policy_path(spec, config)
-    tokenizer = load_tokenizer(spec.tokenizer or policy_path, None if spec.tokenizer else spec.revision)
-    data_config = DataConfig(**config["data"])
-    with console.status("reading data"):
-        data = load_data(data_config, tokenizer, objective.reads)
-    for line in data.report.lines():
-        _say(line)
-    folder.record(data=dataclasses.asdict(data.report), hardware=hardware())
-    rewards = ([reward] if reward else []) + [_reward_by_name(name) for name in config["eval"]["rewards"]]
-    for each in rewards:
-        each.check_columns([*data.train, *data.validation])
-    models = build_models(spec, policy_path, objective)
-    schedule = plan(config, objective, len(data.train))
-    optim = Optim(**config["optim"])
-    if optim.lr is None:
-        optim = dataclasses.replace(optim, lr=objective.default_lr * spec.lr_scale)
-        _say(f"Learning rate: {optim.lr:g} (the objective's {objective.default_lr:g} x model.lr_scale {spec.lr_scale:g}).")
+    ready = prepare(config, console)
+    folder.record(data=dataclasses.asdict(ready.data.report), hardware=hardware())
+    others = [_reward({"name": name}, config["plugins"]["prefer"]) for name in config["eval"]["rewards"]]
+    rewards = [r for r in (ready.reward, *others) if r is not None]
+    for reward in rewards:
+        reward.check_columns([*ready.data.train, *ready.data.prompts])
+    models = build_models(ready.spec, ready.policy_path, ready.objective)
     context = ModelContext(
         models,
-        tokenizer,
+        ready.tokenizer,
         generation=Generation(**config["generation"]),
-        reward=reward,
+        reward=ready.reward,
         seed=int(config["seed"]),
-        microbatch_tokens=data_config.microbatch_tokens,
+        microbatch_tokens=int(config["data"]["microbatch_tokens"]),
         cache_folder=cache_folder() / "token_logps",
         note=lambda text: folder.note(0, "info", "collection", text),
         progress=console.collecting,
@@ -115,19 +144,28 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
     return Run(
         config=config,
         folder=folder,
-        spec=spec,
-        policy_path=policy_path,
-        objective=objective,
+        spec=ready.spec,
+        policy_path=ready.policy_path,
+        objective=ready.objective,
         rewards=rewards,
-        reward=reward,
-        tokenizer=tokenizer,
+        reward=ready.reward,
+        tokenizer=ready.tokenizer,
         models=models,
-        data=data,
-        schedule=schedule,
+        data=ready.data,
+        schedule=plan(config, ready.objective, len(ready.data.train)),
         context=context,
-        optim=optim,
+        optim=_optim(config, ready),
         console=console,
     )
+
+
+def _optim(config: Mapping[str, Any], ready: Prepared) -> Optim:
+    optim = Optim(**config["optim"])
+    if optim.lr is not None:
+        return optim
+    default, scale = ready.objective.default_lr, ready.spec.lr_scale
+    _say(f"Learning rate: {default * scale:g} (the objective's {default:g} x model.lr_scale {scale:g}).")
+    return dataclasses.replace(optim, lr=default * scale)
 
 
 def _say(text: str) -> None:
@@ -135,19 +173,12 @@ def _say(text: str) -> None:
         log.info(text)
 
 
-def _reward(options: Mapping[str, Any]) -> Reward | None:
-    source = registry.build_reward(options)
+def _reward(options: Mapping[str, Any], prefer: Mapping[str, str]) -> Reward | None:
+    source = registry.build_reward(options, prefer)
     return None if source is None else Reward(str(options["name"]), source)
 
 
-def _reward_by_name(name: str) -> Reward:
-    reward = _reward({"name": name})
-    if reward is None:
-        raise ConfigError(f"eval.rewards names {name!r}, which is no reward.", "Leave it out.")
-    return reward
-
-
-def _policy_path(spec: ModelSpec, config: Mapping[str, Any]) -> str:
+def _policy_path(spec: ModelSpec) -> str:
     """The folder or hub id that the policy starts from; the pocket model is made, warmed up and cached on first use."""
     if spec.policy is not None:
         return spec.policy
@@ -174,14 +205,20 @@ def build_models(spec: ModelSpec, policy_path: str, objective: Objective) -> Mod
 
 
 def plan(config: Mapping[str, Any], objective: Objective, rows: int) -> Schedule:
-    """How many rows, steps and epochs."""
+    """How the run is cut: `trainer.max_epochs` times through the rows, in epochs of `data.rows_per_epoch`.
+
+    Objectives that collect each epoch take sixteen steps' rows at once where nothing is set: fresh enough to be near
+    the policy, and enough to sample well together.
+    """
     data, trainer = config["data"], config["trainer"]
-    per_epoch = int(data.get("rows_per_epoch") or rows)
+    batch_size = min(int(data["batch_size"]), rows)
+    usual = COLLECTED_STEPS * batch_size if objective.collects == "every_epoch" else rows
+    per_epoch = min(int(data.get("rows_per_epoch") or usual), rows)
     return Schedule(
         rows=rows,
-        rows_per_epoch=min(per_epoch, rows),
-        batch_size=min(int(data["batch_size"]), rows),
-        epochs=int(trainer["max_epochs"]),
+        rows_per_epoch=per_epoch,
+        batch_size=batch_size,
+        epochs=math.ceil(int(trainer["max_epochs"]) * rows / per_epoch),
         passes=int(getattr(objective, "passes", 1)),
         max_steps=int(trainer.get("max_steps", -1)),
         seed=int(config["seed"]),
@@ -252,7 +289,9 @@ def step_of(checkpoint: Path) -> int:
 
 def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple[Signals, L.Trainer]:
     """The trainer with its callbacks; the module gets its loader."""
+    check_options(run.config["trainer"])
     options = {k: v for k, v in run.config["trainer"].items() if k not in ("max_epochs", "max_steps")}
+    _check_known(options)
     total, log_every = run.schedule.total_steps, int(options.get("log_every_n_steps", 10))
     every = eval_interval(run)
     checkpoints = Checkpoints(
@@ -295,15 +334,23 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
     return signals, trainer
 
 
+def _check_known(options: Mapping[str, Any]) -> None:
+    known = inspect.signature(L.Trainer.__init__).parameters
+    for key in options:
+        if key not in known:
+            raise ConfigError(
+                f"trainer.{key} is not an option of lightning.Trainer.{nearest(key, known)}", "Look at conf/trainer."
+            )
+
+
 def _autocast_dtype(precision: str) -> torch.dtype | None:
     """Collection computes in training's precision: log-probs of another one would not be the policy's."""
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
 
 
 def evaluator(run: Run, loggers: Sequence[Any]) -> Evaluator:
-    """Validation by generation on the first distinct prompts of the validation rows (else of the training rows)."""
-    rows = run.data.validation or run.data.train
-    prompts = distinct_prompts(rows, int(run.config["eval"]["prompts"])) if run.objective.generates else []
+    """Validation by generation on the first prompts of the validation rows (else of the training rows)."""
+    prompts = run.data.prompts[: int(run.config["eval"]["prompts"])] if run.objective.generates else []
 
     def record(step: int, seen: Evaluation) -> None:
         log_samples(loggers, step, seen.records)

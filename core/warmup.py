@@ -39,6 +39,7 @@ def warm_up_config(base: Path, settings: WarmUp | None = None) -> dict[str, Any]
         "model": {"name": "hf", "policy": str(base)},
         "data": {
             "name": "sandbox",
+            "template": "chat",
             "train_rows": settings.rows,
             "validation_rows": 128,
             "batch_size": settings.batch_size,

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from core.collect import ModelContext, Reward
 from core.console import Console
-from core.data.load import Data
+from core.data.load import Data, DataReport
 from core.generate import Generation
 from core.loop import Schedule
 from core.models import Models, ModelSpec
@@ -142,7 +142,7 @@ def tiny_run(
         reward=composed,
         tokenizer=tokenizer,
         models=built,
-        data=Data(train, validation or [], None),
+        data=Data(train, validation or [], DataReport(), prompts=[r.with_responses([]) for r in validation or train]),
         schedule=schedule,
         context=context,
         optim=Optim(lr=lr, warmup_ratio=0.1),

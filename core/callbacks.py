@@ -151,7 +151,8 @@ class Borders(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
         failpoint("step.end")
-        if not self._due(batch.index + 1):  # else Lightning validates next, and the border is after that
+        # Where Lightning validates next, the border is after that.
+        if not (self._due(batch.index + 1) and trainer.enable_validation):
             self._border(trainer)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -13,6 +13,7 @@ from core import registry
 from core.compose import Composed, conf_folders, owners
 from core.data.config import DataConfig
 from core.errors import ConfigError, PluginError, nearest
+from core.trainer_options import check_options
 
 _TOP = ("seed", "resume", "run", "logger", "eval", "checkpoint", "plugins")
 _GROUPS = ("model", "data", "generation", "optim", "trainer")
@@ -36,8 +37,9 @@ def check_composed(composed: Composed) -> None:
         UserError: what is wrong, and what to do.
     """
     config = composed.config
+    if isinstance(config.get("trainer"), Mapping):
+        check_trainer(config["trainer"], sweep=composed.sweep)  # first: it knows what to use in place of a key
     check_keys(config)
-    check_trainer(config["trainer"], sweep=composed.sweep)
     for path in _targets(config):
         raise ConfigError(
             f"{path} is given, but no config makes Accordant import code.",
@@ -111,11 +113,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def check_trainer(trainer: Mapping[str, Any], *, sweep: bool) -> None:
     """Settings that another part of the core owns, or that cannot go together."""
-    if trainer.get("accumulate_grad_batches", 1) != 1:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches is {trainer['accumulate_grad_batches']}; the core accumulates by itself.",
-            "Set data.batch_size (rows per optimizer step); data.microbatch_tokens is what is computed at once.",
-        )
+    check_options(trainer)
     devices = trainer.get("devices", 1)
     several = devices == -1 or (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
     if sweep and several:

@@ -141,7 +141,7 @@ def test_a_target_is_refused(broken):
         ("objective.betta=1", ("objective.betta", "--cfg job")),
         ("+modle.policy=x", ("modle is not a key", 'Did you mean "model"')),
         ("+model.polcy=x", ("model.polcy", 'Did you mean "policy"')),
-        ("+trainer.callbacks=[]", ("trainer.callbacks is not known",)),
+        ("+trainer.callbacks=[]", ("trainer.callbacks is []",)),
         ("trainer.accumulate_grad_batches=4", ("data.batch_size", "data.microbatch_tokens")),
         ("optim.lr=fast", ("optim.lr is 'fast'", "a number")),
         ("trainer.max_steps=1.5", ("trainer.max_steps is 1.5", "a whole number")),

@@ -21,7 +21,7 @@ REFUSED = [
     ({"accumulate_grad_batches": 2}, "data.batch_size"),
     ({"val_check_interval": 2}, "eval.every"),
     ({"logger": True}, "logger=csv"),
-    ({"callbacks": []}, "core.train"),
+    ({"callbacks": []}, "plugins"),
     ({"max_time": "00:01:00:00"}, "timeout 2h"),
     ({"gradient_clip_algorithm": "value"}, "norm"),
     ({"precision": "16-mixed"}, "bf16-mixed"),

@@ -3,7 +3,9 @@
     h    = [log pi(y+|x) - log ref(y+|x)] - [log pi(y-|x) - log ref(y-|x)]
     loss = - log sigmoid(beta h)                                          Rafailov et al. 2023, eq. 7
 
-The implicit reward of a response is beta (log pi - log ref). Where the pairs come from (`pairs`):
+The implicit reward of a response is beta (log pi - log ref); of averages per token, where the loss compares averages
+(loss=ipo, length_normalised). The anchor (`sft_coef`) is the mean over pairs of the chosen response's NLL per token.
+Where the pairs come from (`pairs`):
     dataset     the data's own labels
     relabelled  the data's responses, in the order of the composed reward
     sampled     each epoch draws `samples` responses from the policy; the reward's best against its worst
@@ -41,11 +43,11 @@ class DPO(Objective):
         samples: int = 4,
         reference: Literal["cached", "live"] = "cached",
     ) -> None:
-        _check(beta > 0, "beta", beta, "a positive number")
+        _check(0 < beta < float("inf"), "beta", beta, "a positive number")
         _check(loss in ("sigmoid", "ipo", "hinge"), "loss", loss, "sigmoid, ipo or hinge")
         _check(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
         _check(label_smoothing == 0 or loss == "sigmoid", "label_smoothing", label_smoothing, f"0 with loss={loss}")
-        _check(sft_coef >= 0, "sft_coef", sft_coef, "0 or more")
+        _check(0 <= sft_coef < float("inf"), "sft_coef", sft_coef, "0 or more")
         _check(pairs in ("auto", "dataset", "relabelled", "sampled"), "pairs", pairs, "auto, dataset, relabelled or sampled")
         _check(samples >= 2, "samples", samples, "at least 2")
         _check(reference in ("cached", "live"), "reference", reference, "cached or live")

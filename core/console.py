@@ -46,6 +46,8 @@ _WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*Checkpoint directory .* exists and is not empty.*",
+    r".*Total length of `.*Loader` across ranks is zero.*",  # a run resumed at its last step
+    r".*recommended to use `self.log.*sync_dist=True.*",  # every process validates all rows
 )
 _PLAIN_EVERY = 10.0  # seconds between plain lines of one collection
 

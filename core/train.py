@@ -238,14 +238,16 @@ def fit(run: Run) -> dict[str, Any]:
         if resume is not None:
             run.folder.rewind(step_of(resume))
             log.info("Resuming from %s.", resume.name)
-        elif run.folder.facts["sessions"] > 1:
+        elif run.folder.facts.get("sessions", 1) > 1:
             run.folder.rewind(-1)  # it ended before its first checkpoint: what it wrote is written again
         if resume is None and run.config["eval"]["at_start"]:
             trainer.validate(module, validation, verbose=False)
+        # Asked before fit, where several processes still see the same file.
+        closed = resume is not None and validated(run.folder, run.schedule.total_steps)
         trainer.fit(module, val_dataloaders=validation, ckpt_path=resume, weights_only=True)
-        if not validated(run.folder, run.schedule.total_steps):
+        if run.schedule.total_steps % eval_interval(run) and not closed:
             trainer.validate(module, validation, verbose=False)
-        summary = finish(run)
+        summary = finish(run) if trainer.is_global_zero else {}
         status = "finished"
     except BaseException as error:
         status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -259,7 +261,8 @@ def fit(run: Run) -> dict[str, Any]:
         with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
             close_loggers(loggers, status)
             run.folder.finish(status, reason)
-            build_report(run.folder.path)
+            if trainer.is_global_zero:
+                build_report(run.folder.path)
     return summary
 
 
@@ -273,7 +276,7 @@ def out_of_memory(error: BaseException) -> TrainingError:
 
 
 def validated(folder: RunFolder, step: int) -> bool:
-    """Has a step been evaluated, now or before the run was resumed?"""
+    """Was a step evaluated before the run was resumed?"""
     records = read_jsonl(folder.path / METRICS)
     return any(r.get("split") == "validation" and r.get("step") == step for r in records)
 

@@ -85,8 +85,8 @@ class Trial:
         return self.run.folder.path
 
 
-def built(path: Path, kind: str, *, resume: bool = False, **changes: Any) -> Run:
-    """A run of a kind, new or in the folder of an earlier one."""
+def built(path: Path, kind: str, *, resume: bool = False, folder: RunFolder | None = None, **changes: Any) -> Run:
+    """A run of a kind, new or in the folder of an earlier one (or in a folder that is given)."""
     k = KINDS[kind]
     merged = {key: {**k.settings.get(key, {}), **changes.get(key, {})} for key in k.settings.keys() | changes.keys()}
     return tiny_run(
@@ -95,7 +95,7 @@ def built(path: Path, kind: str, *, resume: bool = False, **changes: Any) -> Run
         random_rows(18, k.responses, 1),
         random_rows(6, k.responses, 2),
         reward=TokenSum() if k.reward else None,
-        folder=RunFolder.reopen(path) if resume else None,
+        folder=folder or (RunFolder.reopen(path) if resume else None),
         **merged,
     )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,37 @@ def peak_memory_mb() -> float:
     """Peak resident set of this process in MiB (Linux counts in KiB, macOS in bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def busy_seconds() -> float:
+    """Processor seconds that the whole machine has spent working since it started; 0 where it cannot be asked."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, file.readline().split()[1:])
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+class Neighbours:
+    """What share of the processors others used while our children ran.
+
+    Two processes that fight for two cores are many times slower than their share says (threads wait for one another
+    inside each matrix product), so this is recorded beside every measurement.
+    """
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.monotonic(), busy_seconds(), used.ru_utime + used.ru_stime
+
+    def share(self) -> float:
+        """0 = the machine was ours alone, 1 = others used all of it."""
+        wall, busy, ours = (b - a for a, b in zip(self._start, self._now(), strict=True))
+        return max(0.0, busy - ours) / max(1e-9, wall * (os.cpu_count() or 1))
 
 
 def write_measurement(measurement: Measurement, path: Path | None) -> None:

@@ -23,10 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Measurement, read_measurement
+from benchmarks.measure import Measurement, Neighbours, read_measurement
 from benchmarks.ours_side import ORDERED, Work
 from benchmarks.workload import DataAbsent, Workload, make
 
+ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"sft": 2.5, "dpo_cached": 3.2, "dpo_live": 3.5}
 BATCH = 8  # rows of an optimizer step
 MICRO = (1, 2, 4, 8)  # rows of a micro-batch, TRL
@@ -37,8 +38,8 @@ FIRST_LOSS, EVERY_LOSS = 1e-3, 5e-3
 PREPASS_WARMUP = 3
 """Steps of a pre-pass that are left out of its rate."""
 
-BUSY = 0.5
-"""A one-minute load average above this before a pair, and its numbers are not worth much."""
+BUSY = 0.05
+"""Where others used more than this share of the processors during a measurement, it is not worth much."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Pair:
-    """One alternation; `load` is the one-minute load average before it."""
+    """One alternation; `neighbours` is the share of the processors that others used meanwhile."""
 
     ours: Measurement
     trl: Measurement
-    load: float
+    neighbours: float
 
 
 @dataclass(frozen=True)
@@ -111,24 +112,29 @@ class Bench:
         say(f"{task}: TRL's best setting is {best} ({prepass[str(best)]:.2f} rows/s of {len(prepass)} tried)")
         pairs = []
         for n in range(self.args.pairs):
-            load = quiet()
-            trl_first = n % 2 == 1
-            trl = self.trl(task, folder, best, self.args.steps) if trl_first else None
-            ours = self.ours(task, folder)
-            pair = Pair(ours, trl or self.trl(task, folder, best, self.args.steps), load)
-            check_equal(pair, best, work)
-            pairs.append(pair)
-            rates = [m.rate(self.args.warmup) for m in (pair.ours, pair.trl)]
-            say(f"{task}: pair {n + 1} of {self.args.pairs}: ours {rates[0]:.2f}, TRL {rates[1]:.2f} rows/s, "
-                f"ratio {rates[0] / rates[1]:.2f}, load before {load:.2f}")  # fmt: skip
+            pairs.append(self.pair(task, folder, best, trl_first=n % 2 == 1))
+            check_equal(pairs[-1], best, work)
+            ours, trl = (m.rate(self.args.warmup) for m in (pairs[-1].ours, pairs[-1].trl))
+            say(f"{task}: pair {n + 1} of {self.args.pairs}: ours {ours:.2f}, TRL {trl:.2f} rows/s, ratio {ours / trl:.2f}")
+            if pairs[-1].neighbours > BUSY:
+                say(f"{task}: others used {pairs[-1].neighbours:.0%} of the processors meanwhile")
         return Result(task, best, prepass, pairs, self.args.warmup)
+
+    def pair(self, task: str, folder: Path, setting: Setting, *, trl_first: bool) -> Pair:
+        """One measurement of each side. Which comes first alternates, so that a drift of the machine favours neither."""
+        wait_for_quiet()
+        neighbours = Neighbours()
+        trl = self.trl(task, folder, setting, self.args.steps) if trl_first else None
+        ours = self.ours(task, folder)
+        trl = trl or self.trl(task, folder, setting, self.args.steps)
+        return Pair(ours, trl, neighbours.share())
 
     def best_setting(self, task: str, folder: Path, work: Work) -> tuple[Setting, dict[str, float]]:
         """TRL's fastest setting over a few steps, and the rates of all. One that computes another loss does not count."""
         steps = self.args.prepass_steps
         tried: dict[Setting, Measurement] = {}
         for setting in candidates(task, self.args.quick):
-            quiet()
+            wait_for_quiet()
             try:
                 tried[setting] = measured = self.trl(task, folder, setting, steps)
             except subprocess.CalledProcessError:
@@ -140,9 +146,8 @@ class Bench:
         loss = tried[Setting(1)].losses[0]
         wrong = [s for s, m in tried.items() if s.ordered and abs(m.losses[0] - loss) > FIRST_LOSS]
         for setting in wrong:
-            say(
-                f"{task}: TRL {setting} does not count: its first loss is {tried.pop(setting).losses[0]:.4f}, not {loss:.4f}"
-            )
+            found = tried.pop(setting).losses[0]
+            say(f"{task}: TRL {setting} does not count: its first loss is {found:.4f}, not {loss:.4f}")
         rates = {s: m.rate(PREPASS_WARMUP) for s, m in tried.items()}
         return max(rates, key=lambda s: rates[s]), {str(s): r for s, r in rates.items()}
 
@@ -157,24 +162,14 @@ class Bench:
         out = self.scratch / "out.json"
         out.unlink(missing_ok=True)
         command = [sys.executable, "-m", f"benchmarks.{module}", "--task", task, "--steps", str(steps), "--out", str(out)]
-        command += [
-            "--model",
-            str(self.workload.model),
-            "--batch",
-            str(BATCH),
-            "--threads",
-            str(self.args.threads),
-            *options,
-        ]
+        command += ["--model", str(self.workload.model), "--batch", str(BATCH), "--threads", str(self.args.threads)]
+        command += options
         command += ["--folder", str(folder)] if folder else []
         done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             say(done.stderr[-3000:])
             raise subprocess.CalledProcessError(done.returncode, command)
         return read_measurement(out) if out.is_file() else None
-
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def candidates(task: str, quick: bool) -> Iterator[Setting]:
@@ -211,13 +206,13 @@ def check_equal(pair: Pair, setting: Setting, work: Work) -> None:
             raise UnequalWork(f"{ours.task}: {name} is {a:.4f} at the first step, TRL {b:.4f}")
 
 
-def quiet(patience: int = 12) -> float:
-    """Wait a little for the machine to calm down after the last process; returns the load average that is left."""
+def wait_for_quiet(patience: int = 60) -> None:
+    """Wait up to `patience` seconds for others to leave the processors alone."""
     for _ in range(patience):
-        if os.getloadavg()[0] < BUSY:
-            break
-        time.sleep(5)
-    return os.getloadavg()[0]
+        neighbours = Neighbours()
+        time.sleep(1)
+        if neighbours.share() < 2 * BUSY:  # one second is a short look: a little noise is no neighbour
+            return
 
 
 def table(results: Sequence[Result]) -> str:
@@ -233,10 +228,10 @@ def table(results: Sequence[Result]) -> str:
             f"| {low:.2f} - **{middle:.2f}** - {high:.2f} | {TARGETS[r.task]} "
             f"| {r.peak_mb('trl'):.0f} MB | {r.peak_mb('ours'):.0f} MB | {'yes' if r.meets else 'no'} |"
         )
-    busy = [p.load for r in results for p in r.pairs if p.load > BUSY]
+    shares = [p.neighbours for r in results for p in r.pairs]
+    busy = [share for share in shares if share > BUSY]
     if busy:
-        pairs = sum(len(r.pairs) for r in results)
-        lines.append(f"\n{len(busy)} of {pairs} pairs began on a busy machine (load up to {max(busy):.1f}): measure again.")
+        lines.append(f"\n{len(busy)} of {len(shares)} pairs shared the processors (up to {max(busy):.0%}): measure again.")
     return "\n".join(lines)
 
 

@@ -124,7 +124,9 @@ def _make_tokenizer(texts: Iterator[str], folder: Path) -> Any:
 def _make_model(tokenizer: Any, folder: Path) -> int:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(20240607)
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,

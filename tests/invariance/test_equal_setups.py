@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from core import module as module_file
+from core.runfolder import read_jsonl
 from core.train import fit
 from plugins.objectives.dpo import DPO
 from plugins.objectives.sft import SFT
@@ -75,11 +76,13 @@ def test_the_metrics_of_a_step_are_equal_too(tmp_path):
         for budget in (WHOLE, 1):
             seen = []
             train(tmp_path / f"{kind}-{budget}".replace(" ", "-"), kind, budget=budget, seen=seen)
-            steps.append([m for m in seen[0].folder.metrics() if m["split"] == "train"])
+            steps.append([m for m in read_jsonl(seen[0].folder.path / "metrics.jsonl") if m["split"] == "train"])
         assert len(steps[0]) == 3
         for whole, cut in zip(*steps, strict=True):
             timed = {k for k in whole if "time" in k or "seconds" in k or "per_second" in k or "memory" in k}
-            for name in whole.keys() - timed - {"split"}:
+            # Before the first update policy and reference are equal, and who is ahead is a matter of rounding.
+            noise = {"rewards/accuracies"} if whole["step"] == 1 else set()
+            for name in whole.keys() - timed - noise - {"split"}:
                 assert cut[name] == pytest.approx(whole[name], abs=2e-5, rel=1e-5), (kind, name)
 
 
@@ -109,8 +112,7 @@ def test_a_mean_of_means_would_be_seen(kind, tmp_path, monkeypatch):
     assert furthest(whole, train(tmp_path / "many", kind, budget=MANY)) > 1e-5
 
 
-@pytest.mark.parametrize("threads", [2])
-def test_the_number_of_threads_does_not_show(threads, tmp_path):
+def test_the_number_of_threads_does_not_show(tmp_path):
     one = train(tmp_path / "one", "sft")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(2)
     assert furthest(one, train(tmp_path / "two", "sft")) < 1e-6

@@ -177,6 +177,7 @@ def _from_pretrained(factory: Any, path: str, **options: Any) -> Any:
     if not local and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise ModelError(f"{path}: no such folder.", "Give a folder that exists, or a hub id such as org/name.")
     path = os.path.expanduser(path)
+    _no_bars()
     try:
         return factory.from_pretrained(path, local_files_only=local, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
@@ -184,6 +185,13 @@ def _from_pretrained(factory: Any, path: str, **options: Any) -> Any:
         raise ModelError(
             f"{path}: this {where} cannot be loaded: {error}", "Check the path, the revision and the network."
         ) from error
+
+
+def _no_bars() -> None:
+    """The console has its own progress; transformers' bars for loading and writing would tear it."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 def _load_merged(path: str, dtype: str) -> Any:

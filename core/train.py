@@ -379,10 +379,10 @@ def card_facts(run: Run, before: Mapping[str, float], after: Mapping[str, float]
         name=run.folder.path.name,
         objective=str(run.config["objective"]["name"]),
         reward="" if run.reward is None else run.reward.name,
-        base_model=run.policy_path,
+        base_model="the pocket model" if run.spec.name == "pocket" and run.spec.policy is None else run.policy_path,
         data=f"{data['name']} {data.get('path') or ''}".strip(),
         before=before,
         after=after,
-        settings={"optimizer steps": run.schedule.total_steps, "learning rate": run.optim.lr, **options},
+        settings={"optimizer steps": run.schedule.total_steps, "learning rate": f"{run.optim.lr:g}", **options},
         adapter=run.spec.lora is not None and not run.spec.merge_lora,
     )

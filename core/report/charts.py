@@ -19,7 +19,7 @@ _RULES = (
     ("Throughput", ("speed/", "per_second", "step_time")),
     ("Gradients", ("grad_norm", "grad/", "gradient")),
     ("KL", ("kl",)),
-    ("Likelihood", ("logps/", "mean_token_accuracy", "entropy")),
+    ("Likelihood", ("logps/", "log_ratios/", "mean_token_accuracy", "entropy")),
     ("Rewards", ("reward", "objective/scores", "accuracy", "margin")),
     ("Length", ("length", "completions/", "clipped_ratio", "num_eos")),
     ("Learning rate", ("lr", "learning_rate")),
@@ -64,12 +64,12 @@ def chart_groups(series: Series, likelihood: Mapping[str, Points]) -> list[tuple
     made: dict[str, list[Chart]] = {group: [] for group in GROUPS}
     if likelihood:
         lines = [Line(side, side, likelihood[side]) for side in ("chosen", "rejected")]
-        made["Likelihood"].append(draw("logps, relative to the start", lines, zero="start"))
+        made["Likelihood"].append(draw("log-likelihood, relative to the reference", lines, zero="reference"))
     measured = any(name.endswith("/mean") for name in series)  # then `reward` is one of them again
     names = [
         n
         for n in series
-        if not (n == "reward" and measured) and not (likelihood and n in ("logps/chosen", "logps/rejected"))
+        if not (n == "reward" and measured) and not (likelihood and n in ("log_ratios/chosen", "log_ratios/rejected"))
     ]
     pair = {"rewards/chosen", "rewards/rejected"} <= set(names)
     if pair:

@@ -24,8 +24,8 @@ _MOST_POINTS, _MOST_SAMPLES, _MOST_NOTES, _MOST_TEXT = 300, 24, 100, 4000
 _SAMPLE_FILE = re.compile(r"step_(\d+)\.jsonl")
 _THROUGHPUT = ("speed/tokens_per_second", "tokens_per_second")
 _DEGENERATE = (
-    "Both the chosen and the rejected answers have become less likely than at the start. The margin grows because the "
-    "rejected ones fall faster, while the model may drift to answers that nobody rated. An SFT anchor term or a smaller "
+    "Both the chosen and the rejected answers have become less likely than under the reference. The margin grows "
+    "because the rejected ones fall faster, while the model may drift to answers that nobody rated. An SFT anchor term or a smaller "
     "learning rate holds the chosen answers up."
 )
 
@@ -40,7 +40,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     found = changes(*_before_after(series, samples))
     step = max((int(r.get("step", 0)) for r in records), default=0)
     title = _title(config)
-    likelihood = relative_logps(series)
+    likelihood = log_ratios(series)
     facts = {
         "accordant": __version__,
         "name": run.get("name") or folder.name,
@@ -51,7 +51,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "changes": [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
         "step": step,
         "run": _run_rows(run, records, series, config, step),
-        "likelihood_warning": _DEGENERATE if _both_fell(likelihood) else "",
+        "likelihood_warning": _DEGENERATE if _both_fell(likelihood) and not _advised(folder) else "",
         "likelihood": likelihood,
         "series": {name: {split: thin(points) for split, points in splits.items()} for name, splits in series.items()},
         "samples": samples,
@@ -87,28 +87,28 @@ def thin(points: Points, most: int = _MOST_POINTS) -> Points:
     return [points[0], *means, points[-1]]
 
 
-def relative_logps(series: Series) -> dict[str, Points]:
-    """logps/chosen and logps/rejected minus their first value, so that zero is the start; {} where either is missing.
+def log_ratios(series: Series) -> dict[str, Points]:
+    """Mean log pi - log ref of the chosen and of the rejected responses, so that zero is the reference; {} without both.
 
     Validation's where it has two points (the same pairs each time), else training's, whose batches differ.
     """
-    out: dict[str, Points] = {}
-    both = [series.get(f"logps/{side}", {}) for side in ("chosen", "rejected")]
-    split = "validation" if all(len(s.get("validation", [])) > 1 for s in both) else "train"
-    for side, splits in zip(("chosen", "rejected"), both, strict=True):
-        points = splits.get(split, [])
-        if len(points) < 2:
-            return {}
-        start = points[0][1] if split == "validation" else fmean(v for _, v in points[: max(1, len(points) // 20)])
-        out[side] = thin([(step, value - start) for step, value in points])
-    return out
+    both = [series.get(f"log_ratios/{side}", {}) for side in ("chosen", "rejected")]
+    for split in ("validation", "train"):
+        if all(len(s.get(split, [])) > 1 for s in both):
+            return {side: thin(s[split]) for side, s in zip(("chosen", "rejected"), both, strict=True)}
+    return {}
 
 
 def _both_fell(likelihood: Mapping[str, Points]) -> bool:
-    """True where the last tenth of both curves lies below the start."""
+    """True where the last tenth of both curves lies more than a nat below the reference."""
     if not likelihood:
         return False
-    return all(fmean(v for _, v in points[-max(1, len(points) // 10) :]) < 0 for points in likelihood.values())
+    return all(fmean(v for _, v in points[-max(1, len(points) // 10) :]) < -1 for points in likelihood.values())
+
+
+def _advised(folder: Path) -> bool:
+    """Has the run itself given advice? Then the report need not say it again."""
+    return any(note.get("level") == "advice" for note in read_jsonl(folder / NOTES))
 
 
 def _before_after(series: Series, samples: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:

@@ -60,6 +60,8 @@ def make_run(path: Path, steps: int = 240, every: int = 24) -> RunFolder:
                 "lr": 5e-4 * min(1.0, step / (0.1 * steps)) * (1 - step / (steps * 1.1)),
                 "logps/chosen": -60 - 6 * done + 3 * noise,
                 "logps/rejected": -52 - 25 * done + 3 * noise,
+                "log_ratios/chosen": -6 * done,
+                "log_ratios/rejected": -25 * done,
                 "speed/tokens_per_second": 5200 + 150 * made.gauss(0, 1),
             }
             run.append("metrics.jsonl", {**head, "split": "train", **train})
@@ -77,6 +79,8 @@ def make_run(path: Path, steps: int = 240, every: int = 24) -> RunFolder:
                 "rewards/accuracies": 0.5 + 0.36 * done,
                 "logps/chosen": -60 - 6 * done,
                 "logps/rejected": -52 - 25 * done,
+                "log_ratios/chosen": -6 * done,
+                "log_ratios/rejected": -25 * done,
                 "objective/kl": 3.1 * done,
             }
             run.append("metrics.jsonl", {**head, "split": "validation", **validation})

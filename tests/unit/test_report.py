@@ -10,7 +10,7 @@ from made_run import CONFIG, PLUGINS, make_run, sample
 from core.errors import ConfigError
 from core.report import build_report, changes, headline, show
 from core.report.charts import chart_groups, group_of, nice_ticks, smooth
-from core.report.facts import read_series, relative_logps, thin
+from core.report.facts import log_ratios, read_series, thin
 from core.runfolder import RunFolder
 
 CANARY = "Qz7canaryQz7canaryQz7"
@@ -102,7 +102,7 @@ def test_every_picture_has_words(made):
     pictures = [a for t, a in page.tags if t == "svg"]
     assert len(pictures) > 8
     assert all(a["role"] == "img" and a["tabindex"] == "0" and a["aria-label"] for a in pictures)
-    assert any("logps, relative to the start: chosen from 0 to" in a["aria-label"] for a in pictures)
+    assert any("log-likelihood, relative to the reference: chosen from 0 to" in a["aria-label"] for a in pictures)
 
 
 def test_text_of_models_is_data(tmp_path):
@@ -193,31 +193,33 @@ def test_long_runs_stay_small(tmp_path):
 # -- the likelihoods of DPO -----------------------------------------------------------------------------------------------
 
 
-def logps(chosen: list[float], rejected: list[float], split: str = "validation") -> dict:
-    return {
-        f"logps/{side}": {split: list(enumerate(values))} for side, values in (("chosen", chosen), ("rejected", rejected))
-    }
+def ratios(chosen: list[float], rejected: list[float], split: str = "validation") -> dict:
+    both = (("chosen", chosen), ("rejected", rejected))
+    return {f"log_ratios/{side}": {split: list(enumerate(values))} for side, values in both}
 
 
-def test_likelihoods_are_drawn_from_their_start():
-    assert relative_logps(logps([-50, -55], [-40, -60])) == {"chosen": [(0, 0), (1, -5)], "rejected": [(0, 0), (1, -20)]}
-    assert relative_logps({"logps/chosen": {"validation": [(0, -1.0), (1, -2.0)]}}) == {}
-    assert relative_logps(logps([-50], [-40])) == {}
-    ((_, charts),) = chart_groups(logps([-50, -55], [-40, -60]), relative_logps(logps([-50, -55], [-40, -60])))
+def test_likelihoods_are_drawn_against_the_reference():
+    fell = ratios([0, -5], [0, -20])
+    assert log_ratios(fell) == {"chosen": [(0, 0), (1, -5)], "rejected": [(0, 0), (1, -20)]}
+    assert log_ratios({"log_ratios/chosen": {"validation": [(0, -1.0), (1, -2.0)]}}) == {}
+    assert log_ratios(ratios([-5], [-4])) == {}
+    assert log_ratios(ratios([0, 1], [0, -1], "train"))["chosen"] == [(0, 0), (1, 1)]
+    ((_, charts),) = chart_groups(fell, log_ratios(fell))
     assert [line.name for line in charts[0].lines] == ["chosen", "rejected"]
     assert 'class="zero"' in charts[0].svg
 
 
-@pytest.mark.parametrize(("chosen", "warned"), [([-50.0, -55.0], True), ([-50.0, -45.0], False)])
-def test_the_degenerate_case_is_told(tmp_path, chosen, warned):
+@pytest.mark.parametrize(("chosen", "advised", "warned"), [(-5.0, False, True), (5.0, False, False), (-5.0, True, False)])
+def test_the_degenerate_case_is_told_once(tmp_path, chosen, advised, warned):
     run = RunFolder.create(tmp_path / "a", CONFIG)
-    for step, value in enumerate(chosen):
-        run.append(
-            "metrics.jsonl", {"step": step, "split": "validation", "logps/chosen": value, "logps/rejected": -40.0 - 9 * step}
-        )
+    for step in (0, 1):
+        values = {"log_ratios/chosen": chosen * step, "log_ratios/rejected": -9.0 * step}
+        run.append("metrics.jsonl", {"step": step, "split": "validation", **values})
+    if advised:
+        run.note(1, "advice", "dpo", "Both fall.")
     page, facts = report(run)
     assert bool(facts["likelihood_warning"]) is warned
-    assert ("less likely than at the start" in page.text) is warned
+    assert ("less likely than under the reference" in page.text) is warned
 
 
 # -- the parts --------------------------------------------------------------------------------------------------------------

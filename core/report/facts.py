@@ -25,8 +25,8 @@ _SAMPLE_FILE = re.compile(r"step_(\d+)\.jsonl")
 _THROUGHPUT = ("speed/tokens_per_second", "tokens_per_second")
 _DEGENERATE = (
     "Both the chosen and the rejected answers have become less likely than under the reference. The margin grows "
-    "because the rejected ones fall faster, while the model may drift to answers that nobody rated. An SFT anchor term or a smaller "
-    "learning rate holds the chosen answers up."
+    "because the rejected ones fall faster, while the model may drift to answers that nobody rated. An SFT anchor term "
+    "or a smaller learning rate holds the chosen answers up."
 )
 
 

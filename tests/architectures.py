@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **_GROUPED,
             "use_sliding_window": True,
-            "sliding_window": 4,
+            "sliding_window": 12,  # longer than the probe of layout=auto, which cannot see it
             "layer_types": _SLIDING,
             "num_experts": 2,
             "num_experts_per_tok": 2,

@@ -5,6 +5,7 @@ Each callback does one thing; `core.train` puts them together in this order.
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from core.failpoints import failpoint
 from core.log import VALIDATION
 from core.loop import StepBatch
 from core.module import AlignmentModule
+
+log = logging.getLogger("accordant")
 
 
 class Interrupted(SystemExit):
@@ -95,7 +98,10 @@ class Signals(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Interrupted):
+            assert isinstance(pl_module, AlignmentModule)
             self._save(trainer)
+            name, step = signal.Signals(exception.signum).name, pl_module.steps_done
+            log.info("%s: stopped after step %d, checkpoint written. resume=auto goes on from here.", name, step)
 
     def restore(self) -> None:
         """Give the handlers back (a run can be one of many in a process)."""

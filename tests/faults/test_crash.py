@@ -100,6 +100,7 @@ def test_a_signal_saves_at_the_border_and_exits_with_its_number(
     assert child(path, "sft", Fault(signals=(signum,), at=6)) == status
     assert steps_saved(path) == [4, 6]
     assert metrics_of(path)[-1]["step"] == 6
+    assert "stopped after step 6, checkpoint written" in said(path)
     assert finished(path)["status"] == "stopped"
     assert "Traceback" not in said(path)
     trial(path, "sft", resume=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from core.rows import Row
 
@@ -88,7 +88,3 @@ class Objective(ABC):
     def diagnose(self, metrics: Mapping[str, float]) -> str:
         """Look at a step's metrics; return advice in plain words ("" = all well). Logged once per text."""
         return ""
-
-    def fingerprint(self) -> Mapping[str, Any]:
-        """Plain values that decide what `collect` makes; a part of the cache key of a one-time collection."""
-        return {}

@@ -59,7 +59,7 @@ def job(composed: Composed) -> None:
     from core.compose import resolved
     from core.crosscheck import check_composed, check_ownership
     from core.follower import check_name, follow, lead, rank
-    from core.runs import choose, near
+    from core.runs import choose, near, remove_empty
 
     place = None
     try:
@@ -74,7 +74,7 @@ def job(composed: Composed) -> None:
         place = choose(composed.unresolved, composed.output, composed.overrides)
     finally:
         if place is None or place.path != composed.output:
-            _remove_empty(composed)
+            remove_empty(composed.output)
     config = composed.config if place.new else resolved(place.config)
     if rank() > 0:
         follow(place.path, config)
@@ -108,15 +108,6 @@ def suppliers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     used = [("objective", config["objective"]["name"]), ("reward", config["reward"]["name"])]
     used += [("reward", name) for name in config["eval"]["rewards"] or []]
     return [registry.supplier(kind, name, prefer) for kind, name in dict.fromkeys(used) if name != "none"]
-
-
-def _remove_empty(composed: Composed) -> None:
-    """Hydra makes the output folder before anything is checked; a run that never was should leave none behind."""
-    for folder in (composed.output, composed.output.parent):
-        try:
-            folder.rmdir()
-        except OSError:
-            return
 
 
 if __name__ == "__main__":

@@ -75,6 +75,15 @@ def near(path: Path) -> str:
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
 
 
+def remove_empty(output: Path) -> None:
+    """Hydra makes the output folder before anything is checked; a run that never was should leave none behind."""
+    for folder in (output, output.parent):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
 def choose(config: Mapping[str, Any], output: Path, overrides: list[str]) -> Place:
     """Which folder this run takes, by `resume`: none, auto, or the path of a run folder.
 

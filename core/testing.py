@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import math
 import subprocess
 import sys
@@ -118,7 +117,6 @@ def objective_checks(objective: Objective) -> Iterator[Check]:
     """What an objective promises that can be seen without a model."""
     yield Check("its declarations are of the contract's words", lambda: _declares(objective))
     yield Check("bind answers with and without a reward, or says why not", lambda: _binds(objective))
-    yield Check("fingerprint is plain values", lambda: _fingerprints(objective))
 
 
 def _declares(objective: Objective) -> None:
@@ -147,14 +145,6 @@ def _binds(objective: Objective) -> None:
             continue  # options that cannot go with this reward: said in plain words, as it should be
         assert isinstance(said, str), f"bind({name!r}) returned {said!r}; expected a sentence."
         _declares(bound)
-
-
-def _fingerprints(objective: Objective) -> None:
-    values = objective.fingerprint()
-    try:
-        json.dumps(dict(values), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise AssertionError(f"fingerprint() holds what JSON has no word for: {error}.") from error
 
 
 def reward_checks(source: RewardSource, samples: Sequence[Sample] | None = None) -> Iterator[Check]:

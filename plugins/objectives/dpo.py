@@ -97,10 +97,9 @@ class DPO(Objective):
         if self.sft_coef > 0:
             nll = -batch.pairs(F.sequence_logps(tokens.logps, batch.mask, average=True))[0].mean()
             loss = loss + self.sft_coef * nll
-        rewards = self.beta * (logps - ref_logps).detach()
         sums = F.sequence_logps(tokens.logps.detach(), batch.mask)
-        ref_sums = F.sequence_logps(ref_tokens, batch.mask)
-        metrics = _metrics(batch, rewards, sums, sums - ref_sums)
+        log_ratios = sums - F.sequence_logps(ref_tokens, batch.mask)
+        metrics = _metrics(batch, self.beta * log_ratios, sums, log_ratios)
         metrics["entropy"] = F.sequence_logps(tokens.entropy, batch.mask, average=True).mean()
         return LossOutput(loss, batch.count("rows"), metrics)
 
@@ -121,9 +120,6 @@ class DPO(Objective):
             "rejected ones faster, and the mass goes to answers nobody compared. Try objective.sft_coef=0.1 "
             "(an anchor on the chosen answers), a smaller optim.lr, or a larger objective.beta."
         )
-
-    def fingerprint(self) -> Mapping[str, Any]:
-        return {"pairs": self.pairs, "samples": self.samples}
 
 
 def best_against_worst(rows: Sequence[Row], ctx: CollectContext) -> list[Row]:

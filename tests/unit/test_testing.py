@@ -136,11 +136,3 @@ def test_wrong_declarations_are_found(attribute, value):
     declares, *_ = objective_checks(objective)
     with pytest.raises(AssertionError, match=attribute if attribute != "frozen" else "trained and frozen"):
         declares.run()
-
-
-def test_a_fingerprint_of_objects_is_found():
-    objective = SFT()
-    objective.fingerprint = lambda: {"x": object()}  # type: ignore[method-assign]
-    *_, check = objective_checks(objective)
-    with pytest.raises(AssertionError, match="fingerprint"):
-        check.run()

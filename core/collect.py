@@ -1,7 +1,7 @@
 """CollectContext: the only door to the models during collection.
 
 It alone handles eval mode, no-grad, micro-batches and seeds, and puts things back. A scripted context makes a plugin
-testable without a model (core.testing has one).
+testable without a model (core.trial has one).
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def entries(kind: str | None = None) -> list[Entry]:
     if not any(entry.distribution == OWN for entry in found):
         raise PluginError(
             "Accordant's own plugins are not registered: the package is not installed in this Python.",
-            "Run `pip install -e .` in the checkout (or `make install`).",
+            "Run `pip install -e .` in the checkout.",
         )
     return [entry for entry in found if kind in (None, entry.kind)]
 

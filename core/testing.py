@@ -114,9 +114,13 @@ def _same(written: Any, default: Any) -> bool:
 
 
 def objective_checks(objective: Objective) -> Iterator[Check]:
-    """What an objective promises that can be seen without a model."""
+    """What an objective promises: its declarations, then its collection and loss on a tiny model (`core.trial`)."""
     yield Check("its declarations are of the contract's words", lambda: _declares(objective))
     yield Check("bind answers with and without a reward, or says why not", lambda: _binds(objective))
+    from core.trial import PROMISES, Trial
+
+    for name, question in PROMISES.items():
+        yield Check(name, lambda question=question: question(Trial(objective)))  # type: ignore[misc]
 
 
 def _declares(objective: Objective) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,31 +18,13 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from core.atomic import write_atomic
 from core.errors import CheckpointError
 from core.failpoints import failpoint
 
 log = logging.getLogger("accordant")
 
 SUFFIX = ".ckpt"
-
-
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write so that a reader sees the old file or the whole new one, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            failpoint("write.before_move")
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def manifest_of(path: Path) -> Path:
@@ -92,17 +73,18 @@ def problem_of(path: Path) -> str:
     """Why a checkpoint cannot be trusted; '' = it can."""
     try:
         facts = json.loads(manifest_of(path).read_text())
-        data = path.read_bytes()
+        size = path.stat().st_size
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing, so it was never finished"
     except (json.JSONDecodeError, UnicodeDecodeError):
         return "its manifest is damaged"
     if not isinstance(facts, dict):
         return "its manifest is damaged"
-    if len(data) != facts.get("bytes"):
-        return f"it has {len(data)} bytes, its manifest says {facts.get('bytes')}"
-    if hashlib.sha256(data).hexdigest() != facts.get("sha256"):
-        return "its SHA-256 is not the one of its manifest: the file is damaged"
+    if size != facts.get("bytes"):
+        return f"it has {size} bytes, its manifest says {facts.get('bytes')}"
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != facts.get("sha256"):
+            return "its SHA-256 is not the one of its manifest: the file is damaged"
     return ""
 
 

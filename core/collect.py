@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from core.atomic import write_atomic
 from core.batch import build_batch
 from core.errors import CollectionError, PluginError
 from core.generate import Generation, Job, sample, sample_seed
@@ -268,8 +269,6 @@ def _read(path: Path, count: int) -> torch.Tensor | None:
 
 def _write(path: Path, values: torch.Tensor) -> None:
     from safetensors.torch import save
-
-    from core.checkpoint import write_atomic
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, save({"logps": values.contiguous()}))

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.atomic import write_atomic
 from core.batch import Batch, Layout, build_batch, count_of
-from core.checkpoint import write_atomic
 from core.collect import ModelContext, microbatches
 from core.errors import CheckpointError, CollectionError, ConfigError
 from core.failpoints import failpoint
@@ -253,7 +253,7 @@ class StepLoader:
             )
         if keep and self._rollouts is not None:
             lines = "".join(json.dumps(row.to_json(), allow_nan=False) + "\n" for row in made)
-            write_atomic(self._rollout_file(epoch), (lines + json.dumps({"rows": len(made)}) + "\n").encode())
+            write_atomic(self._rollout_file(epoch), lines + json.dumps({"rows": len(made)}) + "\n")
         failpoint("collect.after")
         return made
 

@@ -16,7 +16,6 @@ import math
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
+from core.atomic import write_atomic
 from core.errors import CheckpointError, ConfigError
 from core.lock import FolderLock, LockHeld
 from core.provenance import git_commit, hardware, peak_memory, versions
@@ -268,36 +268,6 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(record, dict):
             yield record
-
-
-def write_atomic(target: Path, text: str) -> None:
-    """Writes beside the target, syncs, moves into place, syncs the folder. The target is old or new, never half."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp gives 0600; a colleague should be able to read a report
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _umask()  # read once at import: asking for it means setting it, which is no thread's business later
 
 
 def _refuse_used(folder: Path) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 from jinja2 import Environment, select_autoescape
 from markupsafe import Markup
 
+from core.atomic import write_atomic
 from core.errors import ConfigError
 from core.report.changes import Change, changes, headline, show
 from core.report.charts import HEIGHT, WIDTH, chart_groups
 from core.report.facts import read_facts
-from core.runfolder import RUN, write_atomic
+from core.runfolder import RUN
 from core.text import visible
 
 __all__ = ["Change", "build_report", "changes", "headline", "show"]

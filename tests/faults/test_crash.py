@@ -46,7 +46,7 @@ KILLED = [
     ("sft", "step.end:3", []),
     ("sft", "step.end:7", [4]),
     ("sft", "checkpoint.before:2", [4]),
-    ("sft", "write.before_move:3", [4]),  # the second checkpoint; its manifest would be the fourth write
+    ("sft", "write.ckpt.before_move:2", [4]),  # the second checkpoint
     ("sft", "checkpoint.manifest:2", [4]),
     ("sft", "checkpoint.after:2", [4, 8]),
     ("sft", "checkpoint.after:3", [4, 8, 10]),
@@ -77,7 +77,7 @@ def test_killed_in_the_write_with_tmpdir_on_another_filesystem(tmp_path: Path) -
         pytest.skip("no /dev/shm")
     before = set(shm.iterdir())
     path = tmp_path / "run"
-    assert child(path, "sft", Fault("write.before_move:3", temporary=str(shm))) == -9
+    assert child(path, "sft", Fault("write.ckpt.before_move:2", temporary=str(shm))) == -9
     assert {p.name for p in set(shm.iterdir()) - before if "ckpt" in p.name or "tmp" in p.name} == set()
     assert steps_saved(path) == [4]
     assert [p.name for p in checkpoints_in(path / "checkpoints")] == ["step_00000004.ckpt"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from core.atomic import write_atomic
 from core.checkpoint import (
     AtomicCheckpointIO,
     checkpoint_path,
@@ -22,7 +23,6 @@ from core.checkpoint import (
     newest_good,
     problem_of,
     verify,
-    write_atomic,
 )
 from core.errors import CheckpointError
 from core.runfolder import RunFolder
@@ -99,7 +99,7 @@ def test_write_atomic_syncs_the_file_before_the_move_and_the_folder_after(
 
 def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = save(tmp_path, 3)
-    monkeypatch.setattr("core.checkpoint.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("core.atomic.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(CheckpointError, match=r"step_00000006\.ckpt .* could not be written: No space left"):
         save(tmp_path, 6)
     assert problem_of(good) == ""

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from core.atomic import write_atomic
 from core.errors import CheckpointError, ConfigError
-from core.runfolder import RunFolder, config_digest, read_jsonl, run_state, write_atomic
+from core.runfolder import RunFolder, config_digest, read_jsonl, run_state
 
 CONFIG = {"seed": 1, "objective": {"name": "dpo", "beta": 0.1}, "trainer": {"max_steps": -1}}
 CLAIM = """

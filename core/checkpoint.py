@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,14 @@ def keep_newest(folder: Path, keep: int, step: int) -> None:
         path.unlink(missing_ok=True)
     for path in folder.glob(".step_*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def refuse_foreign(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where a checkpoint's parameters (name -> shape) or plan are not this run's."""
+    differ = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if differ:
+        named = ", ".join(f"{n.removeprefix('models.roles.')}: {theirs.get(n)} -> {ours.get(n)}" for n in differ[:3])
+        raise CheckpointError(
+            f"the checkpoint is of another model, objective, seed or size of data ({len(differ)} differ: {named}).",
+            "Resume with the config that began the run (config.yaml in its folder).",
+        )

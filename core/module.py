@@ -1,24 +1,26 @@
 """AlignmentModule: one training step = the objective's loss over the micro-batches of one optimizer step.
 
-Thin on purpose: what an objective does is in its plugin, what a batch is in core.loop, where things go in callbacks.
+What an objective does is in its plugin, what a batch is in core.loop, what happens around a step in core.callbacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from core.errors import CheckpointError, PluginError, TrainingError
+from core.checkpoint import refuse_foreign
 from core.log import VALIDATION
 from core.loop import Schedule, StepBatch
 from core.models import Models
 from core.objective import LossOutput, Objective
 from core.optim import Optim, build_optimizer
 from core.seeding import seed_step
+from core.step import all_skipped, checked, mean_metrics, over_processes
 
 
 class AlignmentModule(L.LightningModule):
@@ -33,7 +35,6 @@ class AlignmentModule(L.LightningModule):
         self.plan = schedule.decides_order()
         self.steps_done = 0
         self.skipped_in_a_row: list[tuple[str, ...]] = []
-        self.lr_of_step = 0.0
         self.step_metrics: dict[str, float] = {}
         self.loader: Callable[[], Any] = list
 
@@ -48,7 +49,7 @@ class AlignmentModule(L.LightningModule):
         """Backward through all micro-batches but the last here, through the last one in Lightning."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad(set_to_none=True)
-        self.lr_of_step = float(optimizer.param_groups[0]["lr"])
+        lr = float(optimizer.param_groups[0]["lr"])
         weights = self.trainer.world_size / batch.count  # gradients are averaged over processes: a mean of sums
         outputs: list[LossOutput] = []
         for i, micro in enumerate(batch.micro):
@@ -58,7 +59,7 @@ class AlignmentModule(L.LightningModule):
             if i + 1 < len(batch.micro):
                 with torch.autocast(self.device.type, enabled=False):
                     self.trainer.strategy.backward(loss, None)
-        self.step_metrics = over_processes(mean_metrics(outputs), sum(o.count for o in outputs), self.device)
+        self.step_metrics = over_processes(mean_metrics(outputs), sum(o.count for o in outputs), self.device) | {"lr": lr}
         self._batch = batch
         return loss
 
@@ -70,27 +71,20 @@ class AlignmentModule(L.LightningModule):
     ) -> None:
         """Clip by norm, and guard: a non-finite loss or gradient never touches the weights."""
         parameters = [p for _, p in self.models.trained_parameters()]
-        limit = float("inf") if not gradient_clip_val else float(gradient_clip_val)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        self.step_metrics["grad_norm"] = float(norm)
-        finite = bool(torch.isfinite(norm)) and torch.isfinite(torch.tensor(self.step_metrics["loss"])).item()
-        if finite:
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
+        self.step_metrics["grad_norm"] = norm
+        if math.isfinite(norm) and math.isfinite(self.step_metrics["loss"]):
             self.skipped_in_a_row.clear()
             return
         optimizer.zero_grad(set_to_none=True)  # no gradient: the optimizer passes every parameter over
         self.skipped_in_a_row.append(self._batch.ids)
         if len(self.skipped_in_a_row) >= self.optim.max_skipped:
-            raise TrainingError(
-                f"{len(self.skipped_in_a_row)} steps in a row had a non-finite loss or gradient; the last at step "
-                f"{self._batch.index + 1} with rows {', '.join(self._batch.ids[:8])}. The weights are those before them.",
-                "Lower optim.lr, look at those rows (data.preview=3), or use trainer.precision=32-true.",
-            )
+            raise all_skipped(self.skipped_in_a_row, self._batch.index + 1)
 
     def close_step(self, batch: StepBatch) -> None:
-        """The step is done. Called by the first callback, so that every other one sees it done."""
+        """Called by the first callback, so that every other one sees the step done."""
         self.steps_done = batch.index + 1
         self.step_metrics["skipped_steps"] = float(len(self.skipped_in_a_row))
-        self.step_metrics["lr"] = self.lr_of_step
 
     def where(self) -> dict[str, float]:
         """The position of a record: Lightning takes "step" for its x-axis."""
@@ -106,59 +100,21 @@ class AlignmentModule(L.LightningModule):
         return build_optimizer(self.models, self.optim, self.total_steps)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Trained parameters and their roles' buffers only."""
-        full = super().state_dict(*args, **kwargs)
-        return {name: value for name, value in full.items() if name in self._saved_names()}
-
-    def _saved_names(self) -> set[str]:
-        return {f"models.roles.{name}" for name, _ in self.models.trained_parameters()}
+        """Trained parameters only."""
+        saved = {f"models.roles.{name}" for name, _ in self.models.trained_parameters()}
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in saved}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["accordant"] = {
             "steps_done": self.steps_done,
-            "total_steps": self.total_steps,
             "plan": dict(self.plan),
             "skipped_in_a_row": [list(ids) for ids in self.skipped_in_a_row],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        position = checkpoint.get("accordant", {"plan": {}})
+        position = checkpoint.get("accordant", {"plan": {}})  # of a foreign file: none
         ours = {f"models.roles.{name}": tuple(p.shape) for name, p in self.models.trained_parameters()} | self.plan
         theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()} | position["plan"]
-        differ = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-        if differ:
-            named = ", ".join(f"{n.removeprefix('models.roles.')}: {theirs.get(n)} -> {ours.get(n)}" for n in differ[:3])
-            raise CheckpointError(
-                f"the checkpoint is of another model, objective, seed or size of data ({len(differ)} differ: {named}).",
-                "Resume with the config that began the run (config.yaml in its folder).",
-            )
+        refuse_foreign(theirs, ours)
         self.steps_done = int(position["steps_done"])
         self.skipped_in_a_row = [tuple(ids) for ids in position["skipped_in_a_row"]]
-
-
-def checked(output: LossOutput, count: int, objective: Objective) -> LossOutput:
-    """The count decides how micro-batches weigh; a wrong one would be a silent mean of means."""
-    if output.count != count or output.loss.ndim != 0:
-        raise PluginError(
-            f"{type(objective).__name__}.loss returned a loss of shape {tuple(output.loss.shape)} over {output.count} "
-            f"items; expected a scalar over {count} {objective.mean_over}.",
-            f"Return the mean over batch.count({objective.mean_over!r}), or declare another mean_over.",
-        )
-    return output
-
-
-def mean_metrics(outputs: list[LossOutput]) -> dict[str, float]:
-    """Metrics of a step: means of its micro-batches, weighted by their counts."""
-    total = sum(o.count for o in outputs)
-    everything: list[Mapping[str, Any]] = [{"loss": o.loss, **o.metrics} for o in outputs]
-    names = everything[0]
-    return {name: sum(float(m[name]) * o.count for m, o in zip(everything, outputs, strict=True)) / total for name in names}
-
-
-def over_processes(metrics: dict[str, float], count: int, device: torch.device) -> dict[str, float]:
-    """Means over the items of all processes: what is logged is the step's, and all agree whether its loss is finite."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return metrics
-    sums = torch.tensor([count, *(value * count for value in metrics.values())], dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(sums)
-    return dict(zip(metrics, (sums[1:] / sums[0]).tolist(), strict=True))

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from core.errors import PluginError, TrainingError
-from core.module import checked, mean_metrics
 from core.objective import LossOutput, Objective
 from core.optim import Optim
 from core.runfolder import RunFolder, read_jsonl
+from core.step import checked, mean_metrics
 from core.train import fit
 from plugins.objectives.dpo import DPO
 from plugins.objectives.sft import SFT

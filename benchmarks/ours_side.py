@@ -30,6 +30,7 @@ INPUT, ORDERED, WORK = "rows.jsonl", "ordered.jsonl", "work.json"
 
 OBJECTIVE = {
     "sft": ["objective=sft"],
+    "sft_demos": ["objective=sft"],
     "dpo_cached": ["objective=dpo", "objective.reference=cached"],
     "dpo_live": ["objective=dpo", "objective.reference=live"],
 }

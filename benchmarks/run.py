@@ -28,10 +28,16 @@ from benchmarks.ours_side import ORDERED, Work
 from benchmarks.workload import DataAbsent, Workload, make
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = {"sft": 2.5, "dpo_cached": 3.2, "dpo_live": 3.5}
+TARGETS = {"sft": 2.5, "sft_demos": 2.5, "dpo_cached": 3.2, "dpo_live": 3.5}
 BATCH = 8  # rows of an optimizer step
 MICRO = (1, 2, 4, 8)  # rows of a micro-batch, TRL
-VARIANTS = {"sft": ("group_by_length", "padding_free"), "dpo_cached": ("group_by_length",), "dpo_live": ("group_by_length",)}
+OTHERS = ("group_by_length",)
+VARIANTS = {
+    "sft": (*OTHERS, "padding_free"),
+    "sft_demos": (*OTHERS, "padding_free"),
+    "dpo_cached": OTHERS,
+    "dpo_live": OTHERS,
+}
 FIRST_LOSS, EVERY_LOSS = 1e-3, 5e-3
 """How far the losses of the two sides may differ: at the first step, where the weights are equal, and at any step."""
 

@@ -34,7 +34,7 @@ QUIET = {
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--task", choices=["sft", "dpo_cached", "dpo_live"], required=True)
+    parser.add_argument("--task", choices=["sft", "sft_demos", "dpo_cached", "dpo_live"], required=True)
     parser.add_argument("--rows", type=Path, required=True, help="JSONL in the order of training")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="where the JSON goes; default: standard output")
@@ -88,7 +88,7 @@ def build(args: argparse.Namespace, folder: str) -> Any:
     def load() -> Any:
         return AutoModelForCausalLM.from_pretrained(args.model, dtype="float32")
 
-    if args.task == "sft":
+    if args.task.startswith("sft"):
         from trl import SFTConfig, SFTTrainer
 
         config = SFTConfig(**options, padding_free=args.variant == "padding_free")
@@ -104,7 +104,7 @@ def build(args: argparse.Namespace, folder: str) -> Any:
 
 def tokens_of(task: str, example: dict[str, Any]) -> list[tuple[list[int], int]]:
     """(all tokens, how many of them are trained on) of each sequence of one prepared example of TRL's data set."""
-    if task == "sft":
+    if task.startswith("sft"):
         return [(list(example["input_ids"]), sum(label != -100 for label in example["labels"]))]
     return [(list(example["prompt_ids"] + example[k]), len(example[k])) for k in ("chosen_ids", "rejected_ids")]
 

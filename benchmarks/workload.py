@@ -1,8 +1,8 @@
-"""The work that both sides of the benchmark do: one model folder and two files of rows, made once, deterministic.
+"""The work that both sides of the benchmark do: one model folder and three files of rows, made once, deterministic.
 
 The model is a Llama of about 5M parameters with random weights and a byte-level BPE tokenizer of 8192 tokens, trained on the
 rows' own text. The rows are real: human preference pairs and demonstrations of the shared test data, lengths as they are.
-Both files hold plain text in TRL's column names, so that each side tokenises by its own route and the benchmark can check
+The files hold plain text in TRL's column names, so that each side tokenises by its own route and the benchmark can check
 that the two agree on every token.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 1  # change it when anything below changes what is made
+VERSION = 2  # change it when anything below changes what is made
 MAX_LENGTH = 512  # tokens of a prompt with one response; longer rows are left out, so that neither side truncates
 VOCAB_SIZE = 8192
 EOS, PAD, BOS = "<|end|>", "<|pad|>", "<|begin|>"
@@ -44,19 +44,21 @@ class Workload:
 
     Attributes:
         model: a folder that `from_pretrained` loads, with the tokenizer (float32 weights).
-        pairs: JSONL of {"id", "prompt", "chosen", "rejected"}.
-        demonstrations: JSONL of {"id", "prompt", "completion"}.
+        pairs: JSONL of {"id", "prompt", "chosen", "rejected"}: long prompts, short answers.
+        chosen: JSONL of {"id", "prompt", "completion"}: the same pairs' chosen responses.
+        demonstrations: JSONL of {"id", "prompt", "completion"}: short prompts, long answers.
         counts: rows and tokens by file, for the report.
     """
 
     model: Path
     pairs: Path
+    chosen: Path
     demonstrations: Path
     counts: Mapping[str, Any]
 
     def rows(self, task: str) -> Path:
-        """The file that a task reads ("sft" or one of the dpo tasks)."""
-        return self.demonstrations if task == "sft" else self.pairs
+        """The file that a task reads."""
+        return {"sft": self.chosen, "sft_demos": self.demonstrations}.get(task, self.pairs)
 
 
 def shared_data() -> Path:
@@ -99,7 +101,8 @@ def _read_rows(folder: Path) -> dict[str, list[dict[str, str]]]:
         }
         for r in _lines(folder / "sft" / "train.jsonl.gz")
     ]
-    return {"pairs": pairs, "demonstrations": demonstrations}
+    chosen = [{"id": r["id"], "prompt": r["prompt"], "completion": r["chosen"]} for r in pairs]
+    return {"pairs": pairs, "chosen": chosen, "demonstrations": demonstrations}
 
 
 def _make_tokenizer(texts: Iterator[str], folder: Path) -> Any:
@@ -179,13 +182,15 @@ def make(root: Path | None = None) -> Workload:
             if not folder.exists():
                 (Path(scratch) / "made").rename(folder)
     counts = json.loads((folder / "counts.json").read_text())
-    return Workload(folder / "model", folder / "pairs.jsonl", folder / "demonstrations.jsonl", counts)
+    pairs, chosen, demonstrations = (folder / f"{name}.jsonl" for name in ("pairs", "chosen", "demonstrations"))
+    return Workload(folder / "model", pairs, chosen, demonstrations, counts)
 
 
 def _fill(folder: Path, data: Path) -> None:
     (folder / "model").mkdir(parents=True)
     rows = _read_rows(data)
-    texts = (text for part in rows.values() for row in part for name, text in row.items() if name != "id")
+    distinct = (*rows["pairs"], *rows["demonstrations"])
+    texts = (text for row in distinct for name, text in row.items() if name != "id")
     tokenizer = _make_tokenizer(texts, folder / "model")
     counts: dict[str, Any] = {"parameters": _make_model(tokenizer, folder / "model")}
     for name, part in rows.items():

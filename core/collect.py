@@ -22,11 +22,12 @@ import torch
 from core.atomic import write_atomic
 from core.batch import build_batch
 from core.errors import CollectionError, PluginError
-from core.generate import Generation, Job, sample, sample_seed
+from core.generate import Job, sample, sample_seed
 from core.models import Models, fingerprint
 from core.objective import Role
 from core.reward import RewardSource, samples_of
 from core.rows import Response, Row
+from core.settings import Generation
 
 log = logging.getLogger("accordant")
 

@@ -36,6 +36,8 @@ from core.runs import run_dir, slug, sweep_dir
 _PREFER = re.compile(r"\+{0,2}plugins\.prefer\.([^=]+)=(.*)")
 _NULL_GROUPS = re.compile(r"\+(?=(experiment|debug)=)")
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+# What is being composed: plugins.prefer among it says where configs are, before there is a config that could.
+_asked: list[str] = []
 _ADVICE = ("To append to your", "    full_key:", "    object_type=")
 
 
@@ -73,13 +75,13 @@ class PluginSource(FileConfigSource):
             return False
         if not group:  # the map of all groups is ours alone
             return self.provider == registry.OWN
-        wanted = _preferred(sys.argv).get(option)
+        wanted = _preferred(_asked).get(option)
         return wanted is None or wanted == self.provider or wanted not in owners(group, option)
 
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, option = config_path.rpartition("/")
         sharing = owners(group, option) if group else []
-        if len(sharing) > 1 and _preferred(sys.argv).get(option) not in sharing:
+        if len(sharing) > 1 and _preferred(_asked).get(option) not in sharing:
             raise PluginError(
                 f"Two distributions ship the config {group}/{option}.yaml: {' and '.join(sharing)}.",
                 f"Choose one by plugins.prefer.{option}={sharing[-1]}, or uninstall the other.",
@@ -123,7 +125,7 @@ def owners(group: str, option: str) -> list[str]:
 
 
 def _preferred(arguments: Sequence[str]) -> dict[str, str]:
-    """{name: distribution} of plugins.prefer on the command line; a config comes too late to say where configs are."""
+    """{name: distribution} of plugins.prefer among the arguments."""
     matches = (_PREFER.fullmatch(argument) for argument in arguments)
     return {match[1]: registry.canonical(match[2]) for match in matches if match}
 
@@ -160,7 +162,7 @@ def launch(job: Callable[[Composed], None], arguments: Sequence[str]) -> None:
         UserError: also for what Hydra itself refuses. Any other exception of `job` passes as it is.
     """
     prepare()
-    sys.argv[1:] = normalised(arguments)
+    sys.argv[1:] = _asked[:] = normalised(arguments)
 
     def task(config: DictConfig) -> None:
         with _environment("HYDRA_FULL_ERROR", None):
@@ -200,9 +202,10 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
         UserError: as `launch`.
     """
     prepare()
+    _asked[:] = normalised(overrides)
     try:
         with hydra.initialize(version_base="1.3", config_path=None, job_name="accordant"):
-            config = hydra.compose("config", overrides=normalised(overrides), return_hydra_config=True)
+            config = hydra.compose("config", overrides=list(_asked), return_hydra_config=True)
             HydraConfig.instance().set_config(config)
             choices, output = dict(config.hydra.runtime.choices), Path(config.hydra.run.dir)
             visible = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

@@ -13,6 +13,8 @@ from core import registry
 from core.compose import Composed, conf_folders, owners
 from core.data.config import DataConfig
 from core.errors import ConfigError, PluginError, nearest
+from core.logger_options import check_loggers
+from core.settings import Generation, ModelSpec, Optim
 from core.trainer_options import check_options
 
 _TOP = ("seed", "resume", "run", "logger", "eval", "checkpoint", "plugins")
@@ -28,6 +30,17 @@ _NULLABLE: dict[str, float] = {
     "trainer.limit_val_batches": 1.0,
     "trainer.gradient_clip_val": 1.0,
 }
+_LEAST = {
+    "eval.every": 1,
+    "eval.prompts": 0,
+    "eval.samples": 0,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 1,
+    "trainer.max_epochs": -1,
+    "trainer.max_steps": -1,
+    "trainer.gradient_clip_val": 0,
+}
+_LARGEST_SEED = 2**32 - 1  # NumPy's
 
 
 def check_composed(composed: Composed) -> None:
@@ -47,6 +60,10 @@ def check_composed(composed: Composed) -> None:
         )
     check_plugins(config, composed.choices)
     DataConfig(**config["data"])
+    ModelSpec(**config["model"])
+    Generation(**config["generation"])
+    Optim(**config["optim"])
+    check_loggers(config)
 
 
 def check_keys(config: Mapping[str, Any]) -> None:
@@ -58,6 +75,8 @@ def check_keys(config: Mapping[str, Any]) -> None:
                 f"{key} is not a key of the config.{nearest(str(key), known)}", f"Known: {', '.join(sorted(known))}."
             )
     _check_number("seed", config["seed"], 1)
+    if not 0 <= config["seed"] <= _LARGEST_SEED:
+        raise ConfigError(f"seed is {config['seed']}; expected 0 to {_LARGEST_SEED}.", "For example seed=1.")
     for group, defaults in _defaults().items():
         given = config.get(group)
         if not isinstance(given, Mapping):
@@ -87,6 +106,8 @@ def _check_number(name: str, value: Any, default: Any) -> None:
     if not right:
         shown = "null" if value is None else repr(value)
         raise ConfigError(f"{name} is {shown}; expected {expected}.", f"For example {name}={_word(default)}.")
+    if name in _LEAST and value < _LEAST[name]:
+        raise ConfigError(f"{name} is {value}; expected at least {_LEAST[name]}.", f"For example {name}={_word(default)}.")
 
 
 def _word(value: Any) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,45 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import ConfigError
 from core.models import end_ids
 from core.scoring import base_model
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Sampling settings; fields are the keys of conf/generation/*.yaml. Nothing is inherited from the model's files.
-
-    Attributes:
-        max_new_tokens, min_new_tokens: limits of a response in tokens, the stop token included.
-        temperature: of the softmax; 0 = greedy.
-        top_k: keep only the k most likely tokens, and those equal to the last of them; 0 = all.
-        top_p: keep the smallest set of tokens whose probability reaches p; 1 = all.
-        stop: texts that end a response (they stay in it), besides the tokenizer's end token.
-        batch_rows: responses decoded at once.
-    """
-
-    max_new_tokens: int = 64
-    min_new_tokens: int = 0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    stop: Sequence[str] = ()
-    batch_rows: int = 256
-
-    def __post_init__(self) -> None:
-        problems = [
-            (self.max_new_tokens < 1, "max_new_tokens", "at least 1"),
-            (self.min_new_tokens < 0 or self.min_new_tokens > self.max_new_tokens, "min_new_tokens", "0 to max_new_tokens"),
-            (not 0 <= self.temperature < math.inf, "temperature", "0 (greedy) or more"),
-            (self.top_k < 0, "top_k", "0 (off) or more"),
-            (not 0 < self.top_p <= 1, "top_p", "above 0, at most 1"),
-            (isinstance(self.stop, str) or "" in self.stop, "stop", "a list of texts, none of them empty"),
-            (self.batch_rows < 1, "batch_rows", "at least 1"),
-        ]
-        for wrong, key, expected in problems:
-            if wrong:
-                raise ConfigError(f"generation.{key} is {getattr(self, key)!r}; expected {expected}.")
+from core.settings import Generation
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from core.batch import Batch
+from core.data.templates import end_tokens
 from core.errors import ModelError
 from core.functional import TokenScores
 from core.objective import Role
 from core.scoring import base_model, choose_for_all, config_text, is_peft, score_tokens
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What to load. Fields are the keys of conf/model/*.yaml.
-
-    Attributes:
-        policy: folder in the Hugging Face layout, or hub id.
-        reference: another folder or id for the frozen reference; None = the policy as it was at the start.
-        tokenizer: folder or id, where it is not the policy's.
-        revision: branch, tag or commit on the hub.
-        dtype: of the weights in memory; float32 is the master copy that mixed precision needs.
-        layout: "auto" takes the fastest layout that this model computes rightly (checked at start).
-        lora: None, or the keyword arguments of peft.LoraConfig (r, lora_alpha, target_modules, ...).
-        lr_scale: multiplies the objective's default learning rate (small models want larger ones).
-        gradient_checkpointing: trade time for memory.
-        merge_lora: export the merged model instead of the adapter.
-    """
-
-    name: str = "hf"
-    policy: str | None = None
-    reference: str | None = None
-    tokenizer: str | None = None
-    revision: str | None = None
-    dtype: str = "float32"
-    layout: str = "auto"
-    lora: Mapping[str, Any] | None = None
-    lr_scale: float = 1.0
-    gradient_checkpointing: bool = False
-    merge_lora: bool = False
 
 
 class Models(nn.Module):
@@ -212,7 +182,12 @@ def _peft(who: str) -> Any:
 def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:
     """A LoRA model around `model`; `lora` are the keyword arguments of peft.LoraConfig."""
     peft = _peft("model.lora")
-    return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **lora))
+    try:
+        return peft.get_peft_model(model, peft.LoraConfig(**{"task_type": "CAUSAL_LM", **lora}))
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"model.lora={dict(lora)} does not fit {type(model).__name__}: {error}", "Its keys are those of peft.LoraConfig."
+        ) from error
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -227,8 +202,8 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def end_ids(tokenizer: Any) -> list[int]:
-    """The tokenizer's end token, and a chat template's end-of-turn token where it is another one; sorted."""
-    ends = {tokenizer.eos_token_id}
+    """The tokenizer's end token, and those that close a turn: its chat template's, and the common ones it knows; sorted."""
+    ends = set(end_tokens(tokenizer)) if tokenizer.chat_template else {tokenizer.eos_token_id}
     for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
         i = tokenizer.convert_tokens_to_ids(token) if token in tokenizer.all_special_tokens else None
         if i is not None:

@@ -18,8 +18,9 @@ from core.log import VALIDATION
 from core.loop import Schedule, StepBatch
 from core.models import Models
 from core.objective import LossOutput, Objective
-from core.optim import Optim, build_optimizer
+from core.optim import build_optimizer
 from core.seeding import seed_step
+from core.settings import Optim
 from core.step import all_skipped, checked, mean_metrics, over_processes
 
 

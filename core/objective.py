@@ -56,6 +56,7 @@ class Objective(ABC):
         reward_use: "measured" (a composed reward is only reported), "optional" (used if composed),
             "required", or "refused" (composing one is an error).
         generates: True where the policy answers prompts, so that validation samples and scores answers.
+        passes: how often an epoch walks over what was collected, each time in a fresh order.
         mean_over: what the loss is a mean over; the core normalises by its count in the whole optimizer step.
         default_lr: the learning rate for a model of ordinary size, used where `optim.lr` is null.
     """
@@ -67,6 +68,7 @@ class Objective(ABC):
     collects: Collects = "never"
     reward_use: ClassVar[Literal["measured", "optional", "required", "refused"]] = "measured"
     generates: ClassVar[bool] = True
+    passes: int = 1
     mean_over: MeanOver = "tokens"
     default_lr: ClassVar[float] = 1e-5
 

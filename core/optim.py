@@ -3,51 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from core.errors import ConfigError
 from core.models import Models
-
-
-@dataclass(frozen=True)
-class Optim:
-    """Optimizer settings; fields are the keys of conf/optim/*.yaml.
-
-    Attributes:
-        lr: learning rate; None = the objective's default times the model's lr_scale.
-        betas, eps, weight_decay: of AdamW (Loshchilov & Hutter 2019). Decay spares biases and norms.
-        schedule: after the warm-up, "linear" or "cosine" to zero at the last step, or "constant".
-        warmup_ratio: share of the planned steps in which lr rises linearly from zero.
-        max_skipped: stop after this many steps in a row with a non-finite loss or gradient.
-    """
-
-    name: str = "adamw"
-    lr: float | None = None
-    betas: Sequence[float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_ratio: float = 0.05
-    max_skipped: int = 5
-
-    def __post_init__(self) -> None:
-        expected = {
-            "name": (self.name == "adamw", "adamw"),
-            "lr": (self.lr is None or 0 < self.lr < math.inf, "a positive number"),
-            "betas": (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers from 0 to below 1"),
-            "eps": (0 < self.eps < math.inf, "a positive number"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
-            "schedule": (self.schedule in ("linear", "cosine", "constant"), "linear, cosine or constant"),
-            "warmup_ratio": (0 <= self.warmup_ratio < 1, "0 to below 1"),
-            "max_skipped": (self.max_skipped >= 1, "at least 1"),
-        }
-        for key, (right, what) in expected.items():
-            if not right:
-                raise ConfigError(f"optim.{key} is {getattr(self, key)}; expected {what}.")
+from core.settings import Optim
 
 
 def lr_factor(step: int, total: int, optim: Optim) -> float:

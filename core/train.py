@@ -1,9 +1,9 @@
-"""Build a run from a plain config, fit it, export and report. No Hydra, no plugin's name: usable from a notebook.
+"""Build a run from a plain config, fit it, export and report.
 
-from core.runfolder import RunFolder, Status
-from core.train import train
-with RunFolder.create("runs/mine", config) as folder:
-    train(config, folder)
+    with RunFolder.create("runs/mine", config) as folder:
+        train(config, folder)
+
+No Hydra, no plugin's name: usable from a notebook.
 """
 
 from __future__ import annotations
@@ -32,20 +32,19 @@ from core.data.preview import preview
 from core.errors import ConfigError, TrainingError, nearest
 from core.evaluate import Evaluation, Evaluator
 from core.export import export_policy
-from core.generate import Generation
 from core.layout import checkpoint_layers
 from core.log import build_loggers, close_loggers, log_samples
 from core.loop import Schedule, Shard, StepLoader, Surroundings, ValidationSteps
 from core.memory import keep_freed_blocks
 from core.modelcard import CardFacts
-from core.models import Models, ModelSpec, apply_lora, load_causal_lm, load_tokenizer
+from core.models import Models, apply_lora, load_causal_lm, load_tokenizer
 from core.module import AlignmentModule
 from core.objective import Objective
-from core.optim import Optim
 from core.paths import cache_folder
 from core.provenance import hardware
 from core.report import build_report
 from core.runfolder import METRICS, RunFolder, Status, read_jsonl
+from core.settings import Generation, ModelSpec, Optim
 from core.trainer_options import check_options
 
 log = logging.getLogger("accordant")
@@ -129,7 +128,9 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
     rewards = [r for r in (ready.reward, *others) if r is not None]
     for reward in rewards:
         reward.check_columns([*ready.data.train, *ready.data.prompts])
-    models = build_models(ready.spec, ready.policy_path, ready.objective)
+    L.seed_everything(int(config["seed"]), verbose=False)  # again: a warm-up of the pocket model has drawn from it
+    with console.status("loading models"):
+        models = build_models(ready.spec, ready.policy_path, ready.objective)
     context = ModelContext(
         models,
         ready.tokenizer,
@@ -182,8 +183,6 @@ def _policy_path(spec: ModelSpec) -> str:
     """The folder or hub id that the policy starts from; the pocket model is made, warmed up and cached on first use."""
     if spec.policy is not None:
         return spec.policy
-    if spec.name != "pocket":
-        raise ConfigError("model.policy is not set.", "Give a folder or a hub id: model.policy=path/to/model.")
     from core.warmup import pocket_policy
 
     return str(pocket_policy())
@@ -219,7 +218,7 @@ def plan(config: Mapping[str, Any], objective: Objective, rows: int) -> Schedule
         rows_per_epoch=per_epoch,
         batch_size=batch_size,
         epochs=math.ceil(int(trainer["max_epochs"]) * rows / per_epoch),
-        passes=int(getattr(objective, "passes", 1)),
+        passes=objective.passes,
         max_steps=int(trainer.get("max_steps", -1)),
         seed=int(config["seed"]),
     )
@@ -348,7 +347,7 @@ def _check_known(options: Mapping[str, Any]) -> None:
 
 def _autocast_dtype(precision: str) -> torch.dtype | None:
     """Collection computes in training's precision: log-probs of another one would not be the policy's."""
-    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.bfloat16 if precision == "bf16-mixed" else None
 
 
 def evaluator(run: Run, loggers: Sequence[Any]) -> Evaluator:

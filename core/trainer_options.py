@@ -60,6 +60,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"trainer.strategy is {strategy}; expected {' or '.join(_STRATEGIES[:2])}.",
             "Each process holds the whole model; what is sharded could be neither sampled from nor exported here.",
         )
+    if 0 in (options.get("max_epochs"), options.get("max_steps")):
+        raise ConfigError("trainer.max_epochs or trainer.max_steps is 0: nothing would be trained.", "Leave it out.")
     if options.get("max_epochs") == -1 and options.get("max_steps", -1) == -1:
         raise ConfigError(
             "trainer.max_epochs is -1 and trainer.max_steps is -1: this run would have no end.",

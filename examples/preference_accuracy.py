@@ -16,9 +16,9 @@ import numpy as np
 
 from core.collect import ModelContext
 from core.data.load import DataConfig, load_data
-from core.generate import Generation
 from core.models import Models, load_causal_lm, load_tokenizer
 from core.rows import Row
+from core.settings import Generation
 
 
 def interval(values: list[float], groups: list[str], seed: int = 0, draws: int = 2000) -> tuple[float, float, float]:

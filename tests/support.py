@@ -13,12 +13,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from core.collect import ModelContext, Reward
 from core.console import Console
 from core.data.load import Data, DataReport
-from core.generate import Generation
 from core.loop import Schedule
-from core.models import Models, ModelSpec
-from core.optim import Optim
+from core.models import Models
 from core.rows import Response, Row
 from core.runfolder import RunFolder
+from core.settings import Generation, ModelSpec, Optim
 from core.train import Run
 
 VOCAB = 64

@@ -149,7 +149,10 @@ class Template:
 
 def end_tokens(tokenizer: Any) -> frozenset[int]:
     """Ids at which sampling must stop: the tokenizer's end token, and what its chat template closes an answer with."""
-    return frozenset({tokenizer.eos_token_id, Template(tokenizer).stop})
+    try:
+        return frozenset({tokenizer.eos_token_id, Template(tokenizer).stop})
+    except DataError:  # a template that refuses a question with its answer; data.template=plain does without it
+        return frozenset({tokenizer.eos_token_id})
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:

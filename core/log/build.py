@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +10,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from core.errors import ConfigError, nearest
 from core.log.jsonl import CsvLogger, FolderLogger, JsonlLogger
-from core.log.wandb import WandbLogger, WandbSettings
+from core.log.wandb import WandbLogger
+from core.logger_options import WandbSettings, check_loggers
 from core.runfolder import METRICS, RunFolder, read_jsonl
 
 
@@ -39,18 +38,14 @@ def build_loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Logger]:
     Raises:
         ConfigError: an unknown logger, an unknown setting, or a package that is not installed.
     """
+    check_loggers(config)
     makers: dict[str, Callable[[Mapping[str, Any]], Logger]] = {
-        "csv": lambda settings: _without_settings("csv", settings, CsvLogger(folder)),
-        "tensorboard": lambda settings: _tensorboard(settings, folder),
-        "wandb": lambda settings: _wandb(settings, config, folder),
+        "csv": lambda _: CsvLogger(folder),
+        "tensorboard": lambda _: RedactedTensorBoard(folder),
+        "wandb": lambda settings: WandbLogger(folder, WandbSettings.of(settings, config.get("run") or {}), config),
     }
-    loggers: list[Logger] = [JsonlLogger(folder)]
-    for name, settings in (config.get("logger") or {}).items():
-        if name not in makers:
-            known = ", ".join(makers)
-            raise ConfigError(f'logger "{name}" is not known.{nearest(name, makers)}', f"Known loggers: {known}.")
-        loggers.append(makers[name](settings or {}))
-    return loggers
+    chosen = (config.get("logger") or {}).items()
+    return [JsonlLogger(folder), *(makers[name](settings or {}) for name, settings in chosen)]
 
 
 def log_samples(loggers: Sequence[Logger], step: int, samples: Sequence[Mapping[str, Any]]) -> None:
@@ -70,27 +65,3 @@ def close_loggers(loggers: Sequence[Logger], status: str) -> None:
             logger.close(status)
         else:
             logger.finalize("success" if status == "finished" else "failed")
-
-
-def _without_settings(name: str, settings: Mapping[str, Any], logger: Logger) -> Logger:
-    if settings:
-        raise ConfigError(f"logger.{name} has no settings, got {', '.join(settings)}.", f"Remove logger.{name}.*.")
-    return logger
-
-
-def _tensorboard(settings: Mapping[str, Any], folder: RunFolder) -> Logger:
-    _need("tensorboard")
-    return _without_settings("tensorboard", settings, RedactedTensorBoard(folder))
-
-
-def _wandb(settings: Mapping[str, Any], config: Mapping[str, Any], folder: RunFolder) -> Logger:
-    _need("wandb")
-    return WandbLogger(folder, WandbSettings.of(settings, config.get("run") or {}), config)
-
-
-def _need(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f"logger={package} needs the package {package}, which is not installed.",
-            f'pip install "accordant[{package}]", or leave it out of logger=...; metrics.jsonl is written in any case.',
-        )

@@ -8,60 +8,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from core.errors import ConfigError, nearest
 from core.log.jsonl import FolderLogger, by_split
+from core.logger_options import WandbSettings
 from core.runfolder import RunFolder, read_jsonl
 
-_MODES = ("online", "offline", "disabled")
 _EXIT_CODES = {"finished": 0, "stopped": 143}
 # W&B stores a whole table again at each validation; past this the oldest but the first are left out.
 _MOST_ROWS = 600
-
-
-@dataclass(frozen=True)
-class WandbSettings:
-    """The keys of `logger.wandb`. What is null comes from the `run` group or from W&B's own environment variables.
-
-    Attributes:
-        mode: online, offline (upload later by `wandb sync`), or disabled.
-        entity: the account or team.
-        project: the project; made when it is new.
-        group: puts runs together, e.g. the seeds of one experiment.
-        job_type: what kind of run it is, e.g. "train" or "sweep".
-        tags: labels.
-        name: the name shown; null = the run folder's.
-        timeout: seconds to wait for the server at the start and for the upload at the end.
-    """
-
-    mode: str = "online"
-    entity: str | None = None
-    project: str = "accordant"
-    group: str | None = None
-    job_type: str | None = None
-    tags: tuple[str, ...] = ()
-    name: str | None = None
-    timeout: float = 15.0
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], run: Mapping[str, Any]) -> WandbSettings:
-        """From the config, with the `run` group's name, group and tags where wandb's own are not given."""
-        known = [field.name for field in fields(cls)]
-        for key in settings:
-            if key not in known:
-                raise ConfigError(f"logger.wandb.{key} is not known.{nearest(key, known)}", f"Known: {', '.join(known)}.")
-        given = {key: value for key, value in settings.items() if value is not None}
-        mode = str(given.get("mode", cls.mode))
-        if mode not in _MODES:
-            raise ConfigError(f"logger.wandb.mode={mode} is not known.", f"Use one of {', '.join(_MODES)}.")
-        tags = [*(run.get("tags") or []), *given.pop("tags", [])]
-        shared = {key: run[key] for key in ("group", "name") if run.get(key)}
-        return cls(**{**shared, **given, "tags": tuple(dict.fromkeys(str(tag) for tag in tags))})
 
 
 class WandbLogger(FolderLogger):

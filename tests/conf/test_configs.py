@@ -18,10 +18,11 @@ from tests.packages import ROOT
 CONF = ROOT / "conf"
 # What an option needs before it can be used; the rest must compose as it is.
 NEEDS = {
-    "function": "reward.path=os.path:basename",
-    "jsonl": "data.path=rows.jsonl",
-    "hub": "data.path=org/name",
-    "sft_chat": "data.path=rows.jsonl",
+    "function": ["reward.path=os.path:basename"],
+    "jsonl": ["data.path=rows.jsonl"],
+    "hub": ["data.path=org/name"],
+    "hf": ["model.policy=org/name"],
+    "sft_chat": ["data.path=rows.jsonl", "model.policy=org/name"],
 }
 
 
@@ -42,7 +43,7 @@ def keys(group: str) -> dict[str, object]:
 
 @pytest.mark.parametrize(("objective", "reward"), list(itertools.product(names("objective"), ["none", *names("reward")])))
 def test_every_objective_composes_with_every_reward(objective, reward):
-    overrides = [f"objective={objective}", f"reward={reward}", *filter(None, [NEEDS.get(reward)])]
+    overrides = [f"objective={objective}", f"reward={reward}", *NEEDS.get(reward, [])]
     found = compose(overrides)
     built = registry.build_objective(found.config["objective"])
     misfit = {"required": reward == "none", "refused": reward != "none"}.get(built.reward_use, False)
@@ -59,7 +60,7 @@ def test_every_objective_composes_with_every_reward(objective, reward):
     [(g, o) for g in ("model", "data", "generation", "optim", "trainer", "experiment", "debug") for o in options(g)],
 )
 def test_every_option_composes(group, option):
-    check_composed(compose([f"{group}={option}", *filter(None, [NEEDS.get(option)])]))
+    check_composed(compose([f"{group}={option}", *NEEDS.get(option, [])]))
 
 
 @pytest.mark.parametrize("option", options("logger"))
@@ -111,9 +112,7 @@ def test_data_keys_are_the_fields_of_data_config():
 
 
 def test_model_generation_and_optim_keys_are_fields():
-    from core.generate import Generation
-    from core.models import ModelSpec
-    from core.optim import Optim
+    from core.settings import Generation, ModelSpec, Optim
 
     for group, fields_of in (("model", ModelSpec), ("generation", Generation), ("optim", Optim)):
         assert set(keys(group)) == {field.name for field in dataclasses.fields(fields_of)}, group
@@ -131,7 +130,7 @@ def test_trainer_keys_are_lightnings():
 
 
 def test_wandb_keys_are_those_of_its_settings():
-    from core.log.wandb import WandbSettings
+    from core.logger_options import WandbSettings
 
     assert set(keys("logger")["wandb"]) == {field.name for field in dataclasses.fields(WandbSettings)}
 

@@ -7,7 +7,6 @@ import importlib
 import itertools
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,12 +80,6 @@ def acme(acme_site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(acme_site))
 
 
-@pytest.fixture
-def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """compose reads plugins.prefer from the command line, and pytest's is not ours."""
-    monkeypatch.setattr(sys, "argv", ["run"])
-
-
 def run_dry(given: list[str]) -> None:
     """Everything that a command line says, short of doing it."""
     flags = [word for word in given if word.startswith("-")]
@@ -111,7 +104,7 @@ def run_dry(given: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("page", "given"), COMMANDS, ids=IDS)
-def test_every_command_composes(page: Path, given: list[str], acme: None, no_arguments: None) -> None:
+def test_every_command_composes(page: Path, given: list[str], acme: None) -> None:
     run_dry(given)
 
 
@@ -128,7 +121,7 @@ def test_every_command_composes(page: Path, given: list[str], acme: None, no_arg
         "--lst",
     ],
 )
-def test_a_wrong_command_is_seen(given: str, acme: None, no_arguments: None) -> None:
+def test_a_wrong_command_is_seen(given: str, acme: None) -> None:
     with pytest.raises((AssertionError, registry.PluginError.__mro__[1])):
         run_dry(given.split())
 
@@ -199,11 +192,7 @@ def has(config: dict[str, Any], key: str) -> bool:
 
 @pytest.fixture(scope="module")
 def all_configs() -> list[dict[str, Any]]:
-    before, sys.argv = sys.argv, ["run"]
-    try:
-        return configs()
-    finally:
-        sys.argv = before
+    return configs()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

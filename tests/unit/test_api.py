@@ -50,6 +50,8 @@ def test_importing_the_api_and_the_light_modules_imports_nothing_heavy():
         "core.options",
         "core.runs",
         "core.crosscheck",
+        "core.settings",
+        "core.logger_options",
         "core.listing",
         "core.testing",
         *plugins.split(),

@@ -10,10 +10,10 @@ import torch
 
 from core.collect import ModelContext, Reward, microbatches
 from core.errors import CollectionError, PluginError
-from core.generate import Generation
 from core.models import Models
 from core.reward import RewardSource
 from core.rows import Response, Row
+from core.settings import Generation
 from tests.support import random_rows, tiny_model, tiny_tokenizer
 
 TRAINS = frozenset({"policy"})

@@ -11,7 +11,6 @@ from core.errors import ConfigError, PluginError, UserError
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     monkeypatch.delenv("ACCORDANT_PLUGINS", raising=False)
-    monkeypatch.setattr(sys, "argv", ["run"])
     yield
     for name in [n for n in sys.modules if n.partition(".")[0] in ("acme_align", "acme_sick", "acme_rival")]:
         del sys.modules[name]
@@ -110,10 +109,8 @@ def test_an_option_that_two_distributions_ship(broken):
 
 
 @pytest.mark.parametrize(("preferred", "key"), [("acme-rival", "words"), ("accordant", "unit")])
-def test_a_preference_takes_config_and_class_from_one_place(broken, monkeypatch, preferred, key):
-    arguments = ["reward=length", f"plugins.prefer.length={preferred}"]
-    monkeypatch.setattr(sys, "argv", ["run", *arguments])
-    config = checked(*arguments).config
+def test_a_preference_takes_config_and_class_from_one_place(broken, preferred, key):
+    config = checked("reward=length", f"plugins.prefer.length={preferred}").config
     assert key in config["reward"]
     assert config["plugins"]["prefer"] == {"length": preferred}
 
@@ -177,6 +174,34 @@ def test_how_an_objective_uses_rewards(monkeypatch):
     monkeypatch.setattr(SFT, "reward_use", "refused")
     refused("reward=length", words=("objective=sft has no use for a reward", "reward=none"))
     checked("reward=none")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.schedule=step", "optim.schedule is step"),
+        ("optim.betas=0.9", "optim.betas is 0.9"),
+        ("generation.top_p=2.0", "generation.top_p is 2.0"),
+        ("generation.stop=END", "generation.stop is 'END'"),
+        ("model.dtype=float23", "model.dtype is float23"),
+        ("model.layout=share", 'Did you mean "shared"'),
+        ("model=hf", "model.policy is not set"),
+        ("model.lora=16", "model.lora is 16"),
+        ("model.lora={r:4,lora_dropout:0.1}", "model.lora.lora_dropout is 0.1"),
+        ("eval.every=0", "eval.every is 0; expected at least 1"),
+        ("eval.prompts=-1", "eval.prompts is -1"),
+        ("checkpoint.keep=0", "checkpoint.keep is 0; expected at least 1"),
+        ("trainer.max_epochs=0", "nothing would be trained"),
+        ("trainer.max_steps=-2", "trainer.max_steps is -2"),
+        ("seed=-1", "seed is -1; expected 0 to"),
+        ("seed=4294967296", "seed is 4294967296"),
+        ("+logger.wandb.mode=cloud", "logger.wandb.mode=cloud"),
+        ("+logger.csv.path=x", "logger.csv has no settings"),
+        ("+logger.wanbd.mode=offline", 'Did you mean "wandb"'),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_loaded(override, said):
+    refused(override, words=(said,))
 
 
 @pytest.mark.parametrize("devices", [2, -1, [0, 1]])

@@ -9,9 +9,10 @@ import torch
 
 from core.batch import build_batch
 from core.errors import ConfigError
-from core.generate import Generation, Job, pick, sample, sample_seed
+from core.generate import Job, pick, sample, sample_seed
 from core.models import Models
 from core.rows import Response, Row
+from core.settings import Generation
 from tests.architectures import SETTINGS, architecture
 from tests.support import tiny_model, tiny_tokenizer
 

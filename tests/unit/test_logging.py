@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from core.errors import ConfigError
 from core.log import JsonlLogger, build_loggers, close_loggers, log_samples
-from core.log.wandb import WandbSettings, samples_history
+from core.log.wandb import samples_history
+from core.logger_options import WandbSettings
 from core.runfolder import RunFolder, read_jsonl
 
 CANARY = "Qz7canaryQz7canaryQz7"

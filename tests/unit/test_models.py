@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.batch import build_batch
 from core.errors import ModelError
-from core.generate import Generation, Job, sample
-from core.models import Models, apply_lora, export, fingerprint, load_causal_lm, load_tokenizer
+from core.generate import Job, sample
+from core.models import Models, apply_lora, end_ids, export, fingerprint, load_causal_lm, load_tokenizer
+from core.settings import Generation
 from tests.architectures import architecture
 from tests.support import random_rows, tiny_model, tiny_tokenizer
 
@@ -235,6 +236,22 @@ def test_tied_embeddings_stay_tied(tmp_path):
 
 
 HOSTILE = {"temperature": 0.7, "do_sample": False, "top_k": 5, "repetition_penalty": 1.5, "eos_token_id": 7, "max_length": 3}
+
+
+def test_sampling_ends_where_the_chat_template_closes_an_answer():
+    tokenizer = tiny_tokenizer()
+    assert end_ids(tokenizer) == [1]
+    tokenizer.add_tokens(["<turn/>"], special_tokens=True)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' <turn/>' }}{% endfor %}"
+    assert end_ids(tokenizer) == [1, tokenizer.convert_tokens_to_ids("<turn/>")]
+    tokenizer.chat_template = "{{ raise_exception('no') }}"  # data.template=plain does without it
+    assert end_ids(tokenizer) == [1]
+
+
+def test_lora_settings_that_peft_refuses():
+    for lora, word in (({"rank": 4}, "rank"), ({"r": 4, "target_modules": ["nowhere"]}, "nowhere")):
+        with pytest.raises(ModelError, match=word):
+            apply_lora(tiny_model(), lora)
 
 
 def test_a_hostile_generation_config_changes_no_sample_and_breaks_no_export(folder, tmp_path):

@@ -12,8 +12,8 @@ import torch
 
 from core.errors import PluginError, TrainingError
 from core.objective import LossOutput, Objective
-from core.optim import Optim
 from core.runfolder import RunFolder, read_jsonl
+from core.settings import Optim
 from core.step import checked, mean_metrics
 from core.train import fit
 from plugins.objectives.dpo import DPO

@@ -10,7 +10,8 @@ import torch
 
 from core.errors import ConfigError
 from core.models import Models
-from core.optim import Optim, build_optimizer, lr_factor
+from core.optim import build_optimizer, lr_factor
+from core.settings import Optim
 from tests.support import tiny_model
 
 

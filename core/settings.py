@@ -1,0 +1,139 @@
+"""The settings of the groups model, generation and optim: their keys, checked. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to load. Fields are the keys of conf/model/*.yaml.
+
+    Attributes:
+        policy: folder in the Hugging Face layout, or hub id.
+        reference: another folder or id for the frozen reference; None = the policy as it was at the start.
+        tokenizer: folder or id, where it is not the policy's.
+        revision: branch, tag or commit on the hub.
+        dtype: of the weights in memory; float32 is the master copy that mixed precision needs.
+        layout: "auto" takes the fastest layout that this model computes rightly (checked at start).
+        lora: None, or the keyword arguments of peft.LoraConfig (r, lora_alpha, target_modules, ...).
+        lr_scale: multiplies the objective's default learning rate (small models want larger ones).
+        gradient_checkpointing: trade time for memory.
+        merge_lora: export the merged model instead of the adapter.
+    """
+
+    name: str = "hf"
+    policy: str | None = None
+    reference: str | None = None
+    tokenizer: str | None = None
+    revision: str | None = None
+    dtype: str = "float32"
+    layout: str = "auto"
+    lora: Mapping[str, Any] | None = None
+    lr_scale: float = 1.0
+    gradient_checkpointing: bool = False
+    merge_lora: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("model.name", self.name, ("hf", "pocket"))
+        _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        _one_of("model.layout", self.layout, ("auto", "shared", "packed", "padded"))
+        if not 0 < self.lr_scale < math.inf:
+            raise ConfigError(f"model.lr_scale is {self.lr_scale}; expected a positive number.")
+        if self.name == "hf" and self.policy is None:
+            raise ConfigError("model.policy is not set.", "Give a folder or a hub id: model.policy=path/to/model.")
+        if self.lora is not None and not isinstance(self.lora, Mapping):
+            raise ConfigError(f"model.lora is {self.lora!r}; expected null or a map.", "For example model.lora={r: 16}.")
+        if self.lora is not None and self.lora.get("lora_dropout"):
+            raise ConfigError(
+                f"model.lora.lora_dropout is {self.lora['lora_dropout']}; dropout is off in every model.",
+                "Leave it out: log-probs must be a function of the weights.",
+            )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Sampling settings; fields are the keys of conf/generation/*.yaml. Nothing is inherited from the model's files.
+
+    Attributes:
+        max_new_tokens, min_new_tokens: limits of a response in tokens, the stop token included.
+        temperature: of the softmax; 0 = greedy.
+        top_k: keep only the k most likely tokens, and those equal to the last of them; 0 = all.
+        top_p: keep the smallest set of tokens whose probability reaches p; 1 = all.
+        stop: texts that end a response (they stay in it), besides the tokenizer's end token.
+        batch_rows: responses decoded at once.
+    """
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: Sequence[str] = ()
+    batch_rows: int = 256
+
+    def __post_init__(self) -> None:
+        problems = [
+            (self.max_new_tokens < 1, "max_new_tokens", "at least 1"),
+            (self.min_new_tokens < 0 or self.min_new_tokens > self.max_new_tokens, "min_new_tokens", "0 to max_new_tokens"),
+            (not 0 <= self.temperature < math.inf, "temperature", "0 (greedy) or more"),
+            (self.top_k < 0, "top_k", "0 (off) or more"),
+            (not 0 < self.top_p <= 1, "top_p", "above 0, at most 1"),
+            (not isinstance(self.stop, (list, tuple)) or "" in self.stop, "stop", "a list of texts, none of them empty"),
+            (self.batch_rows < 1, "batch_rows", "at least 1"),
+        ]
+        for wrong, key, expected in problems:
+            if wrong:
+                raise ConfigError(f"generation.{key} is {getattr(self, key)!r}; expected {expected}.")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Optimizer settings; fields are the keys of conf/optim/*.yaml.
+
+    Attributes:
+        lr: learning rate; None = the objective's default times the model's lr_scale.
+        betas, eps, weight_decay: of AdamW (Loshchilov & Hutter 2019). Decay spares biases and norms.
+        schedule: after the warm-up, "linear" or "cosine" to zero at the last step, or "constant".
+        warmup_ratio: share of the planned steps in which lr rises linearly from zero.
+        max_skipped: stop after this many steps in a row with a non-finite loss or gradient.
+    """
+
+    name: str = "adamw"
+    lr: float | None = None
+    betas: Sequence[float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = 0.05
+    max_skipped: int = 5
+
+    def __post_init__(self) -> None:
+        expected = {
+            "name": (self.name == "adamw", "adamw"),
+            "lr": (self.lr is None or 0 < self.lr < math.inf, "a positive number"),
+            "betas": (_are_two_shares(self.betas), "two numbers from 0 to below 1"),
+            "eps": (0 < self.eps < math.inf, "a positive number"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "schedule": (self.schedule in ("linear", "cosine", "constant"), "linear, cosine or constant"),
+            "warmup_ratio": (0 <= self.warmup_ratio < 1, "0 to below 1"),
+            "max_skipped": (self.max_skipped >= 1, "at least 1"),
+        }
+        for key, (right, what) in expected.items():
+            if not right:
+                raise ConfigError(f"optim.{key} is {getattr(self, key)}; expected {what}.")
+
+
+def _are_two_shares(values: Any) -> bool:
+    two = isinstance(values, (list, tuple)) and len(values) == 2
+    return two and all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values)
+
+
+def _one_of(key: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{key} is {value}; expected {', '.join(known[:-1])} or {known[-1]}.{nearest(str(value), known)}")

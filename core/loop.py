@@ -61,6 +61,10 @@ class Schedule:
         names = ("rows", "rows_per_epoch", "batch_size", "passes", "seed")
         return {name: getattr(self, name) for name in names}
 
+    def of_collected(self, rows: int) -> Schedule:
+        """The same where a collection of all rows made `rows` of them: an epoch takes the same share."""
+        return dataclasses.replace(self, rows=rows, rows_per_epoch=max(1, self.rows_per_epoch * rows // self.rows))
+
     def epoch_of(self, step: int) -> int:
         return step // self.steps_per_epoch
 
@@ -235,8 +239,7 @@ class StepLoader:
             self._once = self._collect(self.rows, 0)
         source = self.rows if self._once is None else self._once
         if self.objective.collects != "every_epoch":
-            chosen = self.schedule.rows_of(epoch) if len(source) == self.schedule.rows else range(len(source))
-            return [source[i] for i in chosen]
+            return [source[i] for i in self.schedule.of_collected(len(source)).rows_of(epoch)]
         return self._reread(epoch) or self._collect([source[i] for i in self.schedule.rows_of(epoch)], epoch, keep=True)
 
     def _collect(self, rows: Sequence[Row], epoch: int, *, keep: bool = False) -> Sequence[Row]:

@@ -11,11 +11,11 @@ import pytest
 
 from core.collect import ModelContext
 from core.errors import CheckpointError, CollectionError, ConfigError
-from core.generate import Generation
 from core.loop import Cut, Schedule, Shard, StepLoader, Surroundings, ValidationSteps, interleaved, step_batch
 from core.models import Models
 from core.objective import Objective
 from core.rows import Row
+from core.settings import Generation
 from tests.support import random_rows, tiny_model, tiny_tokenizer
 
 
@@ -198,6 +198,14 @@ def test_once_collects_all_rows_before_the_first_step(context: ModelContext) -> 
     steps, _ = loader(objective, context, rows_per_epoch=4)
     list(steps)
     assert objective.calls == [(0, [f"row-{i}" for i in range(10)])]
+
+
+def test_an_epoch_takes_the_same_share_where_a_collection_left_rows_out(context: ModelContext) -> None:
+    """4 of 10 rows an epoch; of the 5 that are left 2 an epoch, each as often as the others."""
+    steps, _ = loader(Scripted("once", keep=5), context, rows_per_epoch=4, epochs=5)
+    seen = [step.ids for step in steps]
+    assert [len(ids) for ids in seen] == [2] * 5
+    assert Counter(i for ids in seen for i in ids) == {f"row-{i}": 2 for i in range(5)}
 
 
 def test_every_epoch_collects_its_own_rows_exactly_once(context: ModelContext, tmp_path: Path) -> None:

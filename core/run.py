@@ -92,14 +92,10 @@ def job(composed: Composed) -> None:
 
 def _folder(place: Place, plugins: Sequence[Mapping[str, Any]]) -> RunFolder:
     from core.runfolder import RunFolder
-    from core.runs import has_checkpoints
 
     if place.new:
         return RunFolder.create(place.path, place.config, plugins)
-    folder = RunFolder.reopen(place.path, place.config)
-    if not has_checkpoints(place.path):
-        folder.rewind(-1)
-    return folder
+    return RunFolder.reopen(place.path, place.config)
 
 
 def suppliers(config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,12 +14,18 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from core.errors import CheckpointError, ConfigError
-from core.redact import Redactor
+from core.redact import MASK, Redactor
 from core.runfolder import CONFIG, RUN, config_digest, read_json, run_state
 
 # What may differ between a run and its continuation: where it is, how long it goes on, and what is recorded.
 _MAY_DIFFER = {"run", "resume", "logger", "eval", "checkpoint"}
-_MAY_DIFFER_IN_TRAINER = {"max_epochs", "max_steps", "log_every_n_steps", "enable_progress_bar"}
+# How much is computed at once changes no result beyond rounding; a run that ran out of memory goes on with less.
+_MAY_DIFFER_IN = {
+    "trainer": {"max_epochs", "max_steps", "log_every_n_steps", "enable_progress_bar"},
+    "data": {"microbatch_tokens"},
+    "generation": {"batch_rows"},
+    "model": {"gradient_checkpointing"},
+}
 _LONGEST = 80
 
 
@@ -106,6 +112,7 @@ def choose(config: Mapping[str, Any], output: Path, overrides: list[str]) -> Pla
     saved = saved_config(path)
     typed = [o for o in overrides if not o.lstrip("+").startswith(("resume=", "run.", "hydra.", "plugins."))]
     if not typed:
+        _refuse_lost_secrets(saved, path)
         return Place(
             path,
             False,
@@ -178,10 +185,21 @@ def _refuse_changes(saved: Mapping[str, Any], config: Mapping[str, Any], path: P
         )
 
 
+def _refuse_lost_secrets(saved: Mapping[str, Any], path: Path) -> None:
+    """What a run folder does not keep cannot be read from it."""
+    lost = [key for key, value in _leaves(saved) if isinstance(value, str) and MASK in value]
+    if lost:
+        raise ConfigError(
+            f"{path / CONFIG} does not keep the value of {lost[0]}, which is a secret.",
+            f"Resume by the whole command that started the run, with resume={path}.",
+        )
+
+
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in _MAY_DIFFER}
-    trainer = kept.get("trainer") or {}
-    return {**kept, "trainer": {key: value for key, value in trainer.items() if key not in _MAY_DIFFER_IN_TRAINER}}
+    for group, free in _MAY_DIFFER_IN.items():
+        kept[group] = {key: value for key, value in (kept.get(group) or {}).items() if key not in free}
+    return kept
 
 
 def _leaves(value: Any, name: str = "") -> list[tuple[str, Any]]:

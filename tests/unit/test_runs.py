@@ -99,6 +99,24 @@ def test_resume_by_path_may_go_on_longer(tmp_path):
     assert (place.new, place.config["trainer"]["max_steps"]) == (False, 20)
 
 
+def test_a_run_that_ran_out_of_memory_may_go_on_with_less(tmp_path):
+    folder = made_run(tmp_path / "old", {**CONFIG, "data": {"microbatch_tokens": 8192, "batch_size": 32}})
+    less = {**CONFIG, "resume": str(folder), "data": {"microbatch_tokens": 4096, "batch_size": 32}}
+    assert not runs.choose(less, folder, [f"resume={folder}", "data.microbatch_tokens=4096"]).new
+    other = {**less, "data": {"microbatch_tokens": 8192, "batch_size": 16}}
+    with pytest.raises(ConfigError, match=r"data.batch_size: 32 -> 16"):
+        runs.choose(other, folder, [f"resume={folder}", "data.batch_size=16"])
+
+
+def test_resume_by_path_alone_says_which_secret_is_not_there(tmp_path):
+    config = {**CONFIG, "reward": {"name": "judge", "api_key": "sk-1234567890abcdef"}}
+    folder = made_run(tmp_path / "old", runs._redacted(config))
+    with pytest.raises(ConfigError, match=r"does not keep the value of reward.api_key"):
+        runs.choose({**CONFIG, "resume": str(folder)}, folder, [f"resume={folder}"])
+    again = {**config, "resume": str(folder)}
+    assert not runs.choose(again, folder, [f"resume={folder}", "reward=judge"]).new
+
+
 def test_resume_by_path_with_another_objective_is_refused(tmp_path):
     folder = made_run(tmp_path / "old")
     other = config_with(resume=str(folder), objective={"label_smoothing": 0.1})

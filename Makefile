@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint types test-slow bench docs clean help
+.PHONY: demo test check lint types test-slow bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list

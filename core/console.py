@@ -157,16 +157,6 @@ class Console:
 
     # -- after training -------------------------------------------------------------------------------------------
 
-    def table_of_samples(self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> None:
-        """The same prompts before and after, three lines each."""
-        earlier = {record.get("id"): record for record in before}
-        width = max(40, self.rich.width - 34)
-        for record in after:
-            self.say(f"  {one_line(record.get('prompt', ''), width + 24)}", style="dim")
-            for word, side in (("before", earlier.get(record.get("id"))), ("after", record)):
-                if side is not None:
-                    self.say(f"    {word:6}  {one_line(side.get('response', '') or '(empty)', width)}  [{_scores(side)}]")
-
     def summary(self, before: Mapping[str, float], after: Mapping[str, float], policy: str | os.PathLike[str]) -> None:
         """What changed, and where the report and the model are."""
         self.stop_live()

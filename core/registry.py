@@ -22,6 +22,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -253,11 +254,7 @@ def supplier(kind: str, name: str, prefer: Mapping[str, str] | None = None) -> d
 
 def folder_of(entry: Entry) -> Path | None:
     """The folder (conf) or the folder that would hold the module, by the top package's place; nothing is imported."""
-    top, *rest = entry.module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
+    spec, rest = _top_package(entry)
     for root in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(root).joinpath(*rest)
         if folder.is_dir():
@@ -267,11 +264,7 @@ def folder_of(entry: Entry) -> Path | None:
 
 def source_file(entry: Entry) -> Path | None:
     """The plugin's source file, found without importing it; None where there is none (a compiled module)."""
-    top, *rest = entry.module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
+    spec, rest = _top_package(entry)
     if spec is None:
         return None
     if not rest and spec.origin and spec.origin.endswith(".py"):
@@ -282,6 +275,15 @@ def source_file(entry: Entry) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
+
+
+def _top_package(entry: Entry) -> tuple[ModuleSpec | None, list[str]]:
+    """Where the module's top package is (None: nowhere), and the names below it."""
+    top, *rest = entry.module.split(".")
+    try:
+        return importlib.util.find_spec(top), rest
+    except (ImportError, ValueError):
+        return None, rest
 
 
 def first_line(entry: Entry) -> str:

@@ -132,10 +132,6 @@ class RunFolder:
         """`samples/step_000100.jsonl`."""
         return self.sub("samples", f"step_{step:06d}.jsonl")
 
-    def rollouts_path(self, epoch: int) -> Path:
-        """`rollouts/epoch_000.jsonl`."""
-        return self.sub("rollouts", f"epoch_{epoch:03d}.jsonl")
-
     def write_text(self, name: str, text: str) -> Path:
         """Writes a whole file so that it is there entirely or not at all, even when the machine goes down."""
         target = self.sub(name)

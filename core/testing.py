@@ -1,8 +1,10 @@
-"""Conformance checks for plugin authors: named, small, on the CPU. The same list runs as `--check NAME`.
+"""Conformance checks for plugin authors: named, small, on the CPU.
 
-@pytest.mark.parametrize("check", reward_checks(Tone()), ids=str)
-def test_contract(check):
-    check.run()
+    @pytest.mark.parametrize("check", reward_checks(Tone()), ids=str)
+    def test_contract(check):
+        check.run()
+
+The same list runs as `--check NAME`.
 """
 
 from __future__ import annotations

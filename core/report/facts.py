@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 
 from core import __version__
 from core.redact import Redactor
-from core.report.changes import Change, changes, headline, show
+from core.report.changes import changes, headline, show
 from core.runfolder import CONFIG, LEADING, METRICS, NOTES, RUN, read_json, read_jsonl, run_state
 
 Points = list[tuple[int, float]]
@@ -247,8 +247,3 @@ def _when(moment: Any) -> str:
         return datetime.fromisoformat(str(moment)).strftime("%Y-%m-%d %H:%M %Z")
     except ValueError:
         return ""
-
-
-def change_of(fact: Mapping[str, Any]) -> Change:
-    """The `Change` behind an entry of facts["changes"]."""
-    return Change(*(fact[key] for key in ("key", "label", "before", "after", "unit", "better")))

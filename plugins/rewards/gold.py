@@ -12,6 +12,7 @@ from core.data.sandbox import gold
 class Gold(RewardSource):
     """How good an answer to a sandbox request is, from 0 to 1, worked out from the request and the answer."""
 
+    api_version = 1
     needs: ClassVar[frozenset[str]] = frozenset({"task"})
     unit = "gold"
 

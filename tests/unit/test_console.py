@@ -118,8 +118,6 @@ def test_samples_are_two_lines_and_data(console):
     assert lines[3].startswith("    [red]apple[/red]\\u001b[31m pear xxx")
     assert lines[3].endswith("[gold –, length 9, 9 tokens, cut]")
     assert len(lines) == 4
-    console.table_of_samples([{**RECORD, "response": "apple"}], [RECORD])
-    assert "before  apple" in written(console)
 
 
 def test_the_summary_says_what_changed_and_where_things_are(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ import torch.nn.functional as nnf
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from core.matmul import linear
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """() mean of `values` (any shape) where `mask` (same shape) is True; 0 where it is nowhere."""
@@ -118,6 +120,7 @@ class _LinearLogps(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight) if needs_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and needs_bias else None
+        turned = weight.to(hidden.dtype).t().contiguous() if needs_hidden else weight
         for chunk, start in enumerate(range(0, hidden.shape[0], _CHUNK)):
             part = slice(start, start + _CHUNK)
             # d logp(y) / d logits = onehot(y) - softmax, and d mean logp / d logits = 1/V - softmax;
@@ -128,9 +131,9 @@ class _LinearLogps(torch.autograd.Function):
                 slope.add_(grad_mean[part, None] / slope.shape[1])
             slope = (slope if ctx.scale == 1.0 else slope.mul_(ctx.scale)).to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = slope @ weight.to(hidden.dtype)
+                grad_hidden[part] = linear(slope, turned)
             if grad_weight is not None:
-                grad_weight.addmm_(slope.t().to(weight.dtype), hidden[part].to(weight.dtype))
+                grad_weight += linear(slope.t().to(weight.dtype), hidden[part].to(weight.dtype).t())
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0).to(bias.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None
@@ -143,7 +146,7 @@ _SMALLEST = torch.finfo(torch.float32).min
 def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """(m, V) fp32 logits of one chunk."""
     dtype = hidden.dtype
-    logits = nnf.linear(hidden, weight.to(dtype), None if bias is None else bias.to(dtype)).float()
+    logits = linear(hidden, weight.to(dtype), None if bias is None else bias.to(dtype)).float()
     return logits if scale == 1.0 else logits.mul_(scale)
 
 

@@ -14,6 +14,7 @@ from core.batch import Batch, Layout, build_batch
 from core.errors import ModelError
 from core.functional import TokenScores, linear_logps
 from core.layout import forward_hidden, register, windows_told
+from core.matmul import fast_linear
 from core.objective import Role
 from core.rows import Response, Row
 
@@ -26,7 +27,8 @@ def score_tokens(model: nn.Module, batch: Batch, plain_head: bool, *, temperatur
     plan = batch.plan
     if not plain_head:
         return _scores_from_logits(causal, batch, temperature)
-    hidden = forward_hidden(causal.base_model, plan)[plan.predict_at]
+    with fast_linear():
+        hidden = forward_hidden(causal.base_model, plan)[plan.predict_at]
     head = causal.get_output_embeddings()
     return linear_logps(
         hidden, head.weight, getattr(head, "bias", None), plan.targets, temperature=temperature, statistics=statistics

@@ -14,12 +14,12 @@ done
 "$python" examples/small_model.py "$data/sft/train.jsonl.gz" "$data/helpful_pairs/train.jsonl.gz" --out "$out/small"
 run objective=sft model=hf model.policy="$out/small" data=jsonl data.path="$data/sft/train.jsonl.gz" \
   data.validation_path="$data/sft/validation.jsonl.gz" data.template=chat optim.lr=3e-3 optim.schedule=cosine \
-  trainer.max_epochs=8 eval.prompts=16 run.name=real-sft
+  trainer.max_epochs=5 eval.prompts=16 run.name=real-sft
 
 # 3. DPO on the judge's labels: preference accuracy on prompts that it has not seen.
 run objective=dpo reward=none model=hf model.policy="$out/real-sft/policy" model.lr_scale=100 data=jsonl \
   data.path="$data/helpful_pairs/train.jsonl.gz" data.validation_path="$data/helpful_pairs/validation.jsonl.gz" \
-  data.template=chat data.limit=4000 data.validation_limit=400 eval.prompts=16 run.name=real-dpo
+  data.template=chat data.limit=3000 data.validation_limit=400 eval.prompts=16 run.name=real-dpo
 for split in validation test test_length_balanced; do
   echo "-- $split"
   "$python" examples/preference_accuracy.py "$out/real-dpo/policy" --reference "$out/real-sft/policy" \

@@ -21,6 +21,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from core import registry
 from core.callbacks import Advice, Borders, Checkpoints, Position, Record, Signals
@@ -305,7 +306,7 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
     borders = Borders(evaluator(run, loggers), lambda step: step % every == 0, checkpoints, signals)
     advice = Advice(lambda step, text: run.folder.note(step, "advice", run.objective.__class__.__name__.lower(), text))
     progress = run.console.callbacks() if options.get("enable_progress_bar", True) else []
-    trainer = L.Trainer(
+    trainer = _trainer(
         **{"enable_model_summary": False, **options},
         max_epochs=1,
         max_steps=total,
@@ -334,6 +335,15 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
     module.loader = lambda: loader
     run.models.autocast_dtype = _autocast_dtype(trainer.precision)
     return signals, trainer
+
+
+def _trainer(**options: Any) -> L.Trainer:
+    try:
+        return L.Trainer(**options)
+    except (MisconfigurationException, ValueError) as error:  # no such accelerator, not here, not with these devices
+        raise ConfigError(
+            f"lightning.Trainer refuses its options: {error}", "Change trainer.*, or try trainer=cpu."
+        ) from error
 
 
 def _check_known(options: Mapping[str, Any]) -> None:

@@ -54,6 +54,11 @@ def test_values_that_change_nothing_pass(options: dict[str, Any]) -> None:
     check_options(options)
 
 
+def test_what_lightning_refuses_is_said_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="abacus"):
+        trial(tmp_path / "run", "sft", trainer={"accelerator": "abacus"})
+
+
 def test_a_run_from_python_is_checked_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="overfit_batches"):
         trial(tmp_path / "run", "sft", trainer={"overfit_batches": 1})

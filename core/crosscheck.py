@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from core import registry
 from core.compose import Composed, conf_folders, owners
+from core.data import sandbox
 from core.data.config import DataConfig
 from core.errors import ConfigError, PluginError, nearest
 from core.logger_options import check_loggers
@@ -59,7 +60,9 @@ def check_composed(composed: Composed) -> None:
             "Plugins are chosen by name (objective.name, reward.name); remove the key.",
         )
     check_plugins(config, composed.choices)
-    DataConfig(**config["data"])
+    data = DataConfig(**config["data"])
+    if data.name == "sandbox":
+        sandbox.Options(**data.sandbox_options())
     ModelSpec(**config["model"])
     Generation(**config["generation"])
     Optim(**config["optim"])

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.data.formats import KINDS
 from core.errors import ConfigError, nearest
+from core.options import fits
 
 NAMES = ("sandbox", "jsonl", "hub")
 MASKS = ("completion", "all", "assistant", "last_assistant")
@@ -96,6 +97,15 @@ class DataConfig:
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ConfigError(f"data.{key} is {value!r}; expected a whole number, at least {least}.")
+        # What is a right number of its kind, the sandbox itself says.
+        kinds = {
+            "noise": (float, "a number"),
+            "tastes": (Mapping[str, float], "a map of shares"),
+            "responses": (int, "a whole number"),
+        }
+        for key, (kind, what) in kinds.items():
+            if getattr(self, key) is not None and not fits(getattr(self, key), kind):
+                raise ConfigError(f"data.{key} is {getattr(self, key)!r}; expected {what}.")
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(f"data.validation_fraction is {self.validation_fraction}; expected 0 to below 1.")
         if self.name != "sandbox" and not self.path:

@@ -190,7 +190,7 @@ def test_how_an_objective_uses_rewards(monkeypatch):
         ("model.lora={r:4,lora_dropout:0.1}", "model.lora.lora_dropout is 0.1"),
         ("data.tastes={kind:1.0}", 'data.tastes "kind" is unknown'),
         ("data.tastes=5", "data.tastes is 5"),
-        ("data.noise=much", "data.noise is much"),
+        ("data.noise=much", "data.noise is 'much'"),
         ("data.responses=2.5", "data.responses is 2.5"),
         ("eval.every=0", "eval.every is 0; expected at least 1"),
         ("eval.prompts=-1", "eval.prompts is -1"),

@@ -48,19 +48,14 @@ class Options:
 
     def __post_init__(self) -> None:
         _known("data.quality", self.quality, ("mixed", "good"))
-        if not _is_number(self.noise) or not 0 <= self.noise < float("inf"):
+        if not 0 <= self.noise < float("inf"):
             raise ConfigError(f"data.noise is {self.noise}, expected a number >= 0.", "0.15 errs about as people do.")
-        shares = list(self.tastes.values()) if isinstance(self.tastes, Mapping) else []
-        if not shares or not all(map(_is_number, shares)) or min(shares) < 0 or sum(shares) <= 0:
-            raise ConfigError(f"data.tastes is {self.tastes}, expected shares >= 0.", "data.tastes={neutral: 1.0}")
+        if not self.tastes or min(self.tastes.values()) < 0 or sum(self.tastes.values()) <= 0:
+            raise ConfigError(f"data.tastes is {dict(self.tastes)}, expected shares >= 0.", "data.tastes={neutral: 1.0}")
         for group in self.tastes:
             _known("data.tastes", group, TASTES)
-        if self.responses not in range(2, 10):
+        if not 2 <= self.responses <= 9:
             raise ConfigError(f"data.responses is {self.responses}, expected 2 to 9.", "4 is the default.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

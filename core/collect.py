@@ -82,6 +82,7 @@ class ModelContext(CollectContext):
         self.models, self.tokenizer, self.generation, self.reward = models, tokenizer, generation, reward
         self.seed, self.microbatch_tokens, self.cache_folder = seed, microbatch_tokens, cache_folder
         self._note, self._progress = note, progress
+        self.step = 0  # optimizer steps before this collection, for notes
         self._poll: Callable[[], None] | None = None
         self.start_epoch(0)
 

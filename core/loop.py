@@ -243,6 +243,7 @@ class StepLoader:
         return self._reread(epoch) or self._collect([source[i] for i in self.schedule.rows_of(epoch)], epoch, keep=True)
 
     def _collect(self, rows: Sequence[Row], epoch: int, *, keep: bool = False) -> Sequence[Row]:
+        self.context.step = epoch * self.schedule.steps_per_epoch
         self.context.start_epoch(epoch)
         shard = self._shard()
         with self.context.interruptible(self._poll):

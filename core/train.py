@@ -140,7 +140,7 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
         seed=int(config["seed"]),
         microbatch_tokens=int(config["data"]["microbatch_tokens"]),
         cache_folder=cache_folder() / "token_logps",
-        note=lambda text: folder.note(0, "info", "collection", text),
+        note=lambda text: folder.note(context.step, "info", "collection", text),
         progress=console.collecting,
     )
     return Run(

@@ -148,7 +148,7 @@ def _metrics(batch: Batch, rewards: Any, logps: Any, log_ratios: Any) -> dict[st
         "rewards/chosen": chosen.mean(),
         "rewards/rejected": rejected.mean(),
         "rewards/margins": (chosen - rejected).mean(),
-        "rewards/accuracies": (chosen > rejected).float().mean(),
+        "rewards/accuracies": ((chosen > rejected).float() + 0.5 * (chosen == rejected)).mean(),  # a tie is half right
         "logps/chosen": logps_chosen.mean(),
         "logps/rejected": logps_rejected.mean(),
         "log_ratios/chosen": ratios_chosen.mean(),

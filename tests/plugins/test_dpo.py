@@ -109,10 +109,10 @@ def test_metrics_by_hand():
     )
 
 
-def test_accuracy_counts_only_what_is_strictly_better():
-    """The policy as its own reference: no margin, no accuracy."""
+def test_a_tie_is_half_right():
+    """The policy as its own reference: no margin."""
     metrics = loss_of(Scripted(POLICY, POLICY)).metrics
-    assert metrics["rewards/accuracies"] == 0
+    assert metrics["rewards/accuracies"] == 0.5  # a policy that is the reference knows nothing: a coin
     assert metrics["rewards/margins"] == 0
 
 

@@ -28,7 +28,8 @@ done
 
 # 4. Length as reward on real prompts, three seeds.
 for seed in 1 2 3; do
-  run objective=dpo reward=length model=hf model.policy="$out/real-sft/policy" model.lr_scale=100 data=jsonl \
+  run objective=dpo reward=length model=hf model.policy="$out/real-sft/policy" model.lr_scale=50 data=jsonl \
     data.path="$data/helpful_pairs/train.jsonl.gz" data.validation_path="$data/helpful_pairs/validation.jsonl.gz" \
-    data.template=chat generation.max_new_tokens=96 trainer.max_epochs=4 seed=$seed run.name=real-dpo-length-$seed
+    data.template=chat data.rows_per_epoch=128 generation.max_new_tokens=256 trainer.max_epochs=2 trainer.max_steps=20 eval.every=4 \
+    seed=$seed run.name=real-dpo-length-$seed
 done

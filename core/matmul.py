@@ -26,6 +26,10 @@ _WORTH = 1 << 22
 """Multiplications below which a product is left to torch: reordering the operands would cost more than it gains."""
 
 
+_KERNELS = "64"
+"""Kernels that oneDNN keeps: those of a few batches."""
+
+
 @functools.cache
 def available() -> bool:
     """Is this torch and this processor one where oneDNN is to be used?"""
@@ -35,6 +39,9 @@ def available() -> bool:
     )
     if switch == "0" or not has_op:
         return False
+    # oneDNN keeps the kernels it made, up to 1024 by default, and every length of a batch makes a dozen. Read once, at
+    # the first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KERNELS)
     return switch == "1" or (_is_amd() and torch.backends.cpu.get_cpu_capability() == "AVX512")
 
 

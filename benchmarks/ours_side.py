@@ -95,11 +95,11 @@ def overrides(args: argparse.Namespace) -> list[str]:
 
 def prepare(args: argparse.Namespace) -> None:
     """Write our data set, the same rows in the order of training, and what each step holds."""
+    from core.build import plan
     from core.compose import compose
     from core.data.load import DataConfig, load_data
     from core.models import load_tokenizer
     from core.registry import build_objective
-    from core.train import plan
 
     args.folder.mkdir(parents=True, exist_ok=True)
     lines = args.pool.read_text(encoding="utf-8").splitlines()[: args.steps * args.batch]

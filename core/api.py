@@ -11,6 +11,7 @@ in annotations, and asked for its attributes; each of these imports the real thi
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from core import API_VERSION
@@ -25,7 +26,7 @@ from core.errors import (
     nearest,
 )
 from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Role
-from core.reward import RewardSource, Sample, samples_of
+from core.reward import RewardSource, Sample, Scored, samples_of
 from core.rows import Message, Response, Row
 
 if TYPE_CHECKING:
@@ -56,14 +57,31 @@ __all__ = [
     "Role",
     "Row",
     "Sample",
+    "Scored",
     "TokenScores",
     "TrainingError",
     "UserError",
     "build_batch",
+    "build_reward",
     "functional",
     "nearest",
     "samples_of",
 ]
+
+
+def build_reward(options: str | Mapping[str, Any], where: str) -> RewardSource:
+    """A reward that is part of another one: its name, or a map of its name and options.
+
+    Args:
+        where: the key under which it stands in the composite's own options ("parts.rm"), for messages.
+
+    Raises:
+        UserError: of any kind, naming `where`.
+    """
+    from core.registry import build_part
+
+    return build_part(options, where)
+
 
 _HEAVY = {
     "Batch": "core.batch",

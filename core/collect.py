@@ -25,7 +25,7 @@ from core.errors import CollectionError, PluginError
 from core.generate import Job, sample, sample_seed
 from core.models import Models, fingerprint
 from core.objective import Role
-from core.reward import RewardSource, samples_of
+from core.reward import RewardSource, Scored, needs_of, samples_of
 from core.rows import Response, Row
 from core.settings import Generation
 
@@ -171,7 +171,7 @@ class ModelContext(CollectContext):
     def score(self, rows: Sequence[Row]) -> list[Row]:
         if self.reward is None:
             raise CollectionError("this objective needs a reward, and none is composed.", "Add reward=length, for example.")
-        return self.reward.score_rows(rows)
+        return self.reward.score_rows(rows, collecting=True)
 
 
 class Reward:
@@ -182,9 +182,10 @@ class Reward:
 
     def check_columns(self, rows: Sequence[Row]) -> None:
         """Before training: do the rows have what the source needs?"""
+        needs = needs_of(self.source)
         for row in rows:
             have = set(row.columns) | ({"references"} if row.references else set())
-            missing = sorted(self.source.needs - have)
+            missing = sorted(needs - have)
             if missing:
                 raise PluginError(
                     f'{row.source or row.id}: reward "{self.name}" needs the column {missing[0]!r}; the row has: '
@@ -192,26 +193,33 @@ class Reward:
                     "Use data that carries it, or another reward.",
                 )
 
-    def score_rows(self, rows: Sequence[Row]) -> list[Row]:
+    def score_rows(self, rows: Sequence[Row], *, collecting: bool = False) -> list[Row]:
         """Rows with scores; one call for all responses, so that a source can batch as it likes."""
+        return self.score_parts(rows, collecting=collecting)[0]
+
+    def score_parts(self, rows: Sequence[Row], *, collecting: bool = False) -> tuple[list[Row], Scored]:
+        """The same, with the scores of a composite's parts. `collecting`: sources with a memory take these rows in."""
         samples = [s for row in rows for s in samples_of(row)]
-        scores = list(self.source.score(samples)) if samples else []
-        if len(scores) != len(samples):
+        if collecting and samples:
+            self.source.fit(samples)
+        scored = self.source.score_parts(samples) if samples else Scored([])
+        if len(scored.scores) != len(samples):
             raise PluginError(
-                f'reward "{self.name}" returned {len(scores)} scores for {len(samples)} samples.',
+                f'reward "{self.name}" returned {len(scored.scores)} scores for {len(samples)} samples.',
                 "Return one number (or None) per sample, in order.",
             )
-        for value, item in zip(scores, samples, strict=True):
+        for value, item in zip(scored.scores, samples, strict=True):
             if value is not None and not _is_finite_number(value):
                 raise PluginError(
                     f'reward "{self.name}" returned {value} for row {item.row_id!r} (response {item.response[:60]!r}).',
                     "Scores must be finite numbers; return None where the source does not apply.",
                 )
-        given = iter(None if s is None else float(s) for s in scores)
-        return [
+        given = iter(None if s is None else float(s) for s in scored.scores)
+        made = [
             row.with_responses([replace(r, score=next(given)) for r in row.responses], margins=row.margins, ties=row.ties)
             for row in rows
         ]
+        return made, scored
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -15,6 +15,7 @@ from core.data import sandbox
 from core.data.config import DataConfig
 from core.errors import ConfigError, PluginError, nearest
 from core.logger_options import check_loggers
+from core.options import reward_options
 from core.settings import Generation, ModelSpec, Optim
 from core.trainer_options import check_options
 
@@ -190,8 +191,10 @@ def _check_reward_use(config: Mapping[str, Any], prefer: Mapping[str, str]) -> N
     if objective.reward_use == "refused" and reward != "none":
         raise ConfigError(f"objective={name} has no use for a reward, and reward={reward}.", "Use reward=none.")
     objective.bind(None if reward == "none" else reward)
-    for extra in config["eval"]["rewards"] or []:
-        registry.check("reward", {"name": extra}, prefer)
+    for _, options in reward_options(config):
+        registry.check("reward", options, prefer)
+        if any(isinstance(value, Mapping) for value in options.values()):
+            registry.build_reward(options, prefer)  # what is wrong with a part shows only when it is built
 
 
 def check_ownership() -> None:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
 
-from core.errors import PluginError, nearest
+from core.errors import ConfigError, PluginError, nearest
 
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -133,3 +133,30 @@ def _annotations(constructor: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # names that only a type checker sees: then nothing is known
         return {}
+
+
+def reward_options(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(label, options) of the composed reward and of those in `eval.rewards`; the label is what metrics are named by.
+
+    An item of `eval.rewards` is a name, or a map of name, options and, to tell two of one name apart, label.
+
+    Raises:
+        ConfigError: an item that is neither, or two of one label.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    for item in (config["reward"], *(config["eval"]["rewards"] or ())):
+        options = {"name": item} if isinstance(item, str) else item
+        if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+            raise ConfigError(
+                f"eval.rewards holds {item!r}; expected names, or maps with a name.",
+                "For example eval.rewards=[length,{name: bleu, label: bleu4}].",
+            )
+        label = str(options.get("label") or options["name"])
+        if options["name"] == "none":
+            continue
+        if label in out and item is not config["reward"] and dict(options) != out[label]:
+            if isinstance(item, str):
+                continue  # the composed reward itself, named once more
+            raise ConfigError(f"two rewards are called {label!r}.", "Give one of them a label: {name: ..., label: other}.")
+        out[label] = {str(k): v for k, v in options.items() if k != "label"}
+    return list(out.items())

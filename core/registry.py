@@ -20,14 +20,16 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from core import API_VERSION
-from core.errors import PluginError, nearest
+from core.errors import PluginError, UserError, nearest
 from core.objective import Objective
 from core.options import check_options
 from core.reward import RewardSource
@@ -219,13 +221,59 @@ def build_reward(options: Mapping[str, Any], prefer: Mapping[str, str] | None = 
     """The reward source that `options["name"]` asks for; None for the name "none". PluginError as in `check`."""
     if options.get("name") in (None, "none"):
         return None
-    built = _build("reward", options, prefer)
+    outer = _prefer.set(prefer)
+    try:
+        built = _build("reward", options, prefer)
+    finally:
+        _prefer.reset(outer)
     assert isinstance(built, RewardSource)
     return built
 
 
+def build_part(options: str | Mapping[str, Any], where: str) -> RewardSource:
+    """A reward source inside another one, by name or by options; `where` is its key there, for messages.
+
+    Raises:
+        UserError: as `build_reward`, saying which part it is about; ConfigError where it is none.
+    """
+    given: Any = {"name": options} if isinstance(options, str) else options
+    if not isinstance(given, Mapping) or given.get("name") in (None, "none"):
+        raise PluginError(
+            f"reward.{where} is {options!r}; expected a reward: its name, or a map with name and options.",
+            f"For example reward.{where}=length, or reward.{where}={{name: length, scale: 0.1}}.",
+        )
+    prefer = _prefer.get()
+    try:
+        built = _build("reward", given, prefer)
+    except UserError as error:
+        message = error.message if error.message.startswith("reward.") else f"reward: {error.message}"
+        raise type(error)(f"reward.{where}{message.removeprefix('reward')}", error.hint) from error
+    assert isinstance(built, RewardSource)
+    return built
+
+
+_prefer: ContextVar[Mapping[str, str] | None] = ContextVar("prefer", default=None)
+"""`plugins.prefer` of the reward under construction, for its parts."""
+
+_used: ContextVar[dict[tuple[str, str], None] | None] = ContextVar("used", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[dict[tuple[str, str], None]]:
+    """Within, every plugin that is built is noted as (kind, name), parts of rewards too; an ordered set."""
+    used: dict[tuple[str, str], None] = {}
+    token = _used.set(used)
+    try:
+        yield used
+    finally:
+        _used.reset(token)
+
+
 def _build(kind: str, options: Mapping[str, Any], prefer: Mapping[str, str] | None) -> Any:
     entry, plugin = check(kind, options, prefer)
+    used = _used.get()
+    if used is not None:
+        used[(kind, entry.name)] = None
     try:
         return plugin(**_without_name(options))
     except ValueError as error:

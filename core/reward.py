@@ -2,12 +2,13 @@
 
 A reward source is a plugin of the entry-point group `accordant.rewards`. Its config is its constructor.
 The same source labels pairs for DPO, picks the best of K, is PPO's signal, and is measured in evaluation.
+A source may be made of others (`parts`): a weighted sum, an ensemble, Llama 2's piecewise rule.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -39,26 +40,78 @@ class Sample:
     row_id: str = ""
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Scores, and what they were made of.
+
+    Attributes:
+        scores: one finite number per sample, in order; None = the source does not apply.
+        parts: of a composite: label -> what that part gave for the same samples.
+        decided: of a composite: label -> (samples,) from 0 to 1, how much of each score this part decided; no entry
+            where nothing can be said (the mean of an ensemble).
+    """
+
+    scores: Sequence[float | None]
+    parts: Mapping[str, Scored] = field(default_factory=dict)
+    decided: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def walk(self, label: str = "") -> Iterator[tuple[str, Scored, Sequence[float] | None]]:
+        """(label, scored, decided) of every part, nested labels joined by "/"."""
+        for name, part in self.parts.items():
+            path = f"{label}/{name}" if label else name
+            yield path, part, self.decided.get(name)
+            yield from part.walk(path)
+
+
 class RewardSource(ABC):
     """Scores answers. Higher is better, always; negate inside if your quantity is a cost.
 
-    Declarations (class attributes):
+    Declarations (class attributes; an instance may say more exactly):
         api_version: the plugin contract this class was written for (core.API_VERSION).
         needs: columns that the data must have ("references" is one); checked before training starts.
         unit: what one point of score is, for reports ("tokens", "BLEU", "log-odds", "").
+        parts: label -> source, of a composite. Build them with `core.api.build_reward`.
     """
 
     api_version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[str]] = frozenset()
-    unit: str = ""  # an instance may say more exactly
+    needs: frozenset[str] = frozenset()
+    unit: str = ""
+    parts: Mapping[str, RewardSource] = {}
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
         """One finite number per sample, in order; None = this source does not apply to that sample.
 
-        Pure: the same samples give the same scores, in any order and in batches of any size, unless the
-        source says otherwise in its docstring (a running normaliser does).
+        Pure: the same samples give the same scores, in any order and in batches of any size, as long as `fit` is not
+        called in between.
         """
+
+    def score_parts(self, samples: Sequence[Sample]) -> Scored:
+        """The scores with those of the parts. A composite overrides this, and its `score` returns `.scores` of it."""
+        return Scored(self.score(samples))
+
+    def fit(self, samples: Sequence[Sample]) -> None:
+        """Take the samples of a collection into what is kept of the past (running statistics), before they are scored.
+
+        The core calls it once for each collection, never for an evaluation. Here: passed on to the parts.
+        """
+        for part in self.parts.values():
+            part.fit(samples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `fit` has gathered, as plain containers; it goes into checkpoints. Here: that of the parts."""
+        states = {label: part.state_dict() for label, part in self.parts.items()}
+        return {label: state for label, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`; {} makes the source forget."""
+        for label, part in self.parts.items():
+            part.load_state_dict(state.get(label, {}))
+
+
+def needs_of(source: RewardSource) -> frozenset[str]:
+    """The columns that a source and all its parts need."""
+    return frozenset(source.needs).union(*(needs_of(part) for part in source.parts.values()))
 
 
 def samples_of(row: Row) -> list[Sample]:

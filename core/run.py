@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import completion, registry
 from core.errors import UserError
+from core.options import reward_options
 
 if TYPE_CHECKING:
     from core.compose import Composed
@@ -67,7 +68,7 @@ def job(composed: Composed) -> None:
         check_ownership()
         check_name(composed.config)
         if composed.config["data"]["preview"]:
-            from core.train import show_rows
+            from core.build import show_rows
 
             show_rows(composed.config)
             return
@@ -99,11 +100,13 @@ def _folder(place: Place, plugins: Sequence[Mapping[str, Any]]) -> RunFolder:
 
 
 def suppliers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Who supplies the plugins of a config: kind, name, distribution, version, api, file_sha256."""
+    """Who supplies the plugins of a config, parts of rewards too: kind, name, distribution, version, api, file_sha256."""
     prefer = config["plugins"]["prefer"]
-    used = [("objective", config["objective"]["name"]), ("reward", config["reward"]["name"])]
-    used += [("reward", name) for name in config["eval"]["rewards"] or []]
-    return [registry.supplier(kind, name, prefer) for kind, name in dict.fromkeys(used) if name != "none"]
+    with registry.recording() as used:
+        registry.build_objective(config["objective"], prefer)
+        for _, options in reward_options(config):
+            registry.build_reward(options, prefer)
+    return [registry.supplier(kind, name, prefer) for kind, name in used]
 
 
 if __name__ == "__main__":

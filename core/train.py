@@ -9,13 +9,9 @@ No Hydra, no plugin's name: usable from a notebook.
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
 import inspect
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +19,22 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from core import registry
+from core.build import Run, build
 from core.callbacks import Advice, Borders, Checkpoints, Position, Record, Signals
 from core.checkpoint import AtomicCheckpointIO, newest_good
-from core.collect import ModelContext, Reward
-from core.console import Console
-from core.data.load import Data, DataConfig, load_data
-from core.data.preview import preview
 from core.errors import ConfigError, TrainingError, nearest
-from core.evaluate import Evaluation, Evaluator
+from core.evaluation import Evaluation, Evaluator
 from core.export import export_policy
-from core.layout import checkpoint_layers
 from core.log import build_loggers, close_loggers, log_samples
-from core.loop import Schedule, Shard, StepLoader, Surroundings, ValidationSteps
+from core.loop import Shard, StepLoader, Surroundings, ValidationSteps
 from core.memory import keep_freed_blocks
 from core.modelcard import CardFacts
-from core.models import Models, apply_lora, load_causal_lm, load_tokenizer
 from core.module import AlignmentModule
-from core.objective import Objective
-from core.paths import cache_folder
-from core.provenance import hardware
 from core.report import build_report
 from core.runfolder import METRICS, RunFolder, Status, read_jsonl
-from core.settings import Generation, ModelSpec, Optim
 from core.trainer_options import check_options
 
 log = logging.getLogger("accordant")
-
-COLLECTED_STEPS = 16
-"""Optimizer steps that one collection is for, where `data.rows_per_epoch` is not set."""
-
-
-@dataclass
-class Run:
-    """The built parts of a run, before anything is fitted."""
-
-    config: Mapping[str, Any]
-    folder: RunFolder
-    spec: ModelSpec
-    policy_path: str
-    objective: Objective
-    rewards: list[Reward]
-    reward: Reward | None
-    tokenizer: Any
-    models: Models
-    data: Data
-    schedule: Schedule
-    context: ModelContext
-    optim: Optim
-    console: Console
 
 
 def train(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
@@ -82,147 +45,6 @@ def train(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
     """
     keep_freed_blocks()
     return fit(build(config, folder))
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is known before models are loaded: the plugins, the tokenizer, the data."""
-
-    objective: Objective
-    reward: Reward | None
-    spec: ModelSpec
-    policy_path: str
-    tokenizer: Any
-    data: Data
-
-
-def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
-    """Plugins, tokenizer, data: whatever is wrong there is said before a model is loaded."""
-    prefer = config["plugins"]["prefer"]
-    objective = registry.build_objective(config["objective"], prefer)
-    reward = _reward(config["reward"], prefer)
-    _say(objective.bind(None if reward is None else reward.name))
-    spec = ModelSpec(**config["model"])
-    data_config = DataConfig(**config["data"])
-    policy_path = _policy_path(spec)
-    tokenizer = load_tokenizer(spec.tokenizer or policy_path, None if spec.tokenizer else spec.revision)
-    with console.status("reading data"):
-        data = load_data(data_config, tokenizer, objective.reads)
-    for line in data.report.lines():
-        _say(line)
-    return Prepared(objective, reward, spec, policy_path, tokenizer, data)
-
-
-def show_rows(config: Mapping[str, Any]) -> None:
-    """`data.preview=N`: print N rows with their trained tokens marked, and train nothing."""
-    ready = prepare(config, Console())
-    preview(ready.data.train, ready.tokenizer, int(config["data"]["preview"]))
-
-
-def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
-    """Objective and rewards, data, models by role, and how the run is cut into steps."""
-    console = Console(folder)
-    L.seed_everything(int(config["seed"]), verbose=False)
-    ready = prepare(config, console)
-    folder.record(data=dataclasses.asdict(ready.data.report), hardware=hardware())
-    others = [_reward({"name": name}, config["plugins"]["prefer"]) for name in config["eval"]["rewards"]]
-    rewards = [r for r in (ready.reward, *others) if r is not None]
-    for reward in rewards:
-        reward.check_columns([*ready.data.train, *ready.data.prompts])
-    L.seed_everything(int(config["seed"]), verbose=False)  # again: a warm-up of the pocket model has drawn from it
-    with console.status("loading models"):
-        models = build_models(ready.spec, ready.policy_path, ready.objective)
-    context = ModelContext(
-        models,
-        ready.tokenizer,
-        generation=Generation(**config["generation"]),
-        reward=ready.reward,
-        seed=int(config["seed"]),
-        microbatch_tokens=int(config["data"]["microbatch_tokens"]),
-        cache_folder=cache_folder() / "token_logps",
-        note=lambda text: folder.note(context.step, "info", "collection", text),
-        progress=console.collecting,
-    )
-    return Run(
-        config=config,
-        folder=folder,
-        spec=ready.spec,
-        policy_path=ready.policy_path,
-        objective=ready.objective,
-        rewards=rewards,
-        reward=ready.reward,
-        tokenizer=ready.tokenizer,
-        models=models,
-        data=ready.data,
-        schedule=plan(config, ready.objective, len(ready.data.train)),
-        context=context,
-        optim=_optim(config, ready),
-        console=console,
-    )
-
-
-def _optim(config: Mapping[str, Any], ready: Prepared) -> Optim:
-    optim = Optim(**config["optim"])
-    if optim.lr is not None:
-        return optim
-    default, scale = ready.objective.default_lr, ready.spec.lr_scale
-    _say(f"Learning rate: {default * scale:g} (the objective's {default:g} x model.lr_scale {scale:g}).")
-    return dataclasses.replace(optim, lr=default * scale)
-
-
-def _say(text: str) -> None:
-    if text:
-        log.info(text)
-
-
-def _reward(options: Mapping[str, Any], prefer: Mapping[str, str]) -> Reward | None:
-    source = registry.build_reward(options, prefer)
-    return None if source is None else Reward(str(options["name"]), source)
-
-
-def _policy_path(spec: ModelSpec) -> str:
-    """The folder or hub id that the policy starts from; the pocket model is made, warmed up and cached on first use."""
-    if spec.policy is not None:
-        return spec.policy
-    from core.warmup import pocket_policy
-
-    return str(pocket_policy())
-
-
-def build_models(spec: ModelSpec, policy_path: str, objective: Objective) -> Models:
-    """The roles that the objective declares. A LoRA policy is its own reference, with the adapter off."""
-    policy = load_causal_lm(policy_path, dtype=spec.dtype, revision=spec.revision)
-    if spec.gradient_checkpointing:
-        checkpoint_layers(policy)
-    roles: dict[Any, Any] = {}
-    if "reference" in objective.frozen and spec.reference is not None:
-        roles["reference"] = load_causal_lm(spec.reference, dtype=spec.dtype)
-    elif "reference" in objective.frozen and spec.lora is None:
-        roles["reference"] = copy.deepcopy(policy)
-    if spec.lora is not None:
-        policy = apply_lora(policy, spec.lora)
-    return Models({"policy": policy, **roles}, trains=objective.trains, layout=spec.layout)
-
-
-def plan(config: Mapping[str, Any], objective: Objective, rows: int) -> Schedule:
-    """How the run is cut: `trainer.max_epochs` times through the rows, in epochs of `data.rows_per_epoch`.
-
-    Objectives that collect each epoch take sixteen steps' rows at once where nothing is set: fresh enough to be near
-    the policy, and enough to sample well together.
-    """
-    data, trainer = config["data"], config["trainer"]
-    batch_size = min(int(data["batch_size"]), rows)
-    usual = COLLECTED_STEPS * batch_size if objective.collects == "every_epoch" else rows
-    per_epoch = min(int(data.get("rows_per_epoch") or usual), rows)
-    return Schedule(
-        rows=rows,
-        rows_per_epoch=per_epoch,
-        batch_size=batch_size,
-        epochs=math.ceil(int(trainer["max_epochs"]) * rows / per_epoch),
-        passes=objective.passes,
-        max_steps=int(trainer.get("max_steps", -1)),
-        seed=int(config["seed"]),
-    )
 
 
 def fit(run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from core.build import Run
 from core.collect import ModelContext, Reward
 from core.console import Console
 from core.data.load import Data, DataReport
@@ -18,7 +19,6 @@ from core.models import Models
 from core.rows import Response, Row
 from core.runfolder import RunFolder
 from core.settings import Generation, ModelSpec, Optim
-from core.train import Run
 
 VOCAB = 64
 
@@ -101,7 +101,7 @@ def tiny_run(
     layout: str = "auto",
     **changes: Any,
 ) -> Run:
-    """A built run on a tiny model, as `core.train.build` would give it. `reward`: a RewardSource."""
+    """A built run on a tiny model, as `core.build.build` would give it. `reward`: a RewardSource."""
     config = tiny_config(**changes)
     folder = folder or RunFolder.create(path, config)
     composed = None if reward is None else Reward("test", reward)

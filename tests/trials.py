@@ -17,10 +17,11 @@ import lightning as L
 import torch
 
 import core.train
+from core.build import Run
 from core.checkpoint import checkpoints_in
 from core.reward import RewardSource, Sample
 from core.runfolder import RunFolder, read_jsonl
-from core.train import Run, fit
+from core.train import fit
 from plugins.objectives.dpo import DPO
 from plugins.objectives.sft import SFT
 from tests.support import random_rows, tiny_run

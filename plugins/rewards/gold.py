@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from core.api import RewardSource, Sample
 from core.data.sandbox import gold
@@ -13,7 +12,7 @@ class Gold(RewardSource):
     """How good an answer to a sandbox request is, from 0 to 1, worked out from the request and the answer."""
 
     api_version = 1
-    needs: ClassVar[frozenset[str]] = frozenset({"task"})
+    needs = frozenset({"task"})
     unit = "gold"
 
     def score(self, samples: Sequence[Sample]) -> list[float | None]:

@@ -14,8 +14,9 @@ from typing import Any
 import lightning as L
 import torch
 
+from core.build import Run
 from core.errors import UserError
-from core.train import Run, fit
+from core.train import fit
 from tests.trials import built, watched
 
 

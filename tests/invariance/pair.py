@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from core.build import Run
 from core.follower import Follower
-from core.train import Run, fit
+from core.train import fit
 from tests.trials import Probe, built, watched
 
 DEVICES = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}

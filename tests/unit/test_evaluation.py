@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.collect import CollectContext, Reward
-from core.evaluate import EVALUATION_EPOCH, Evaluator, evaluate_policy
+from core.evaluation import EVALUATION_EPOCH, Evaluator, evaluate_policy
 from core.reward import RewardSource
 from core.rows import Response, Row
 

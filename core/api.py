@@ -26,6 +26,8 @@ from core.errors import (
     nearest,
 )
 from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Role
+from core.paths import cache_folder
+from core.redact import Redactor, looks_secret
 from core.reward import RewardSource, Sample, Scored, samples_of
 from core.rows import Message, Response, Row
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from core.collect import CollectContext
     from core.functional import TokenScores
     from core.models import Models
+    from core.reward_model import RewardModel
 
 __all__ = [
     "API_VERSION",
@@ -52,7 +55,9 @@ __all__ = [
     "Objective",
     "PluginError",
     "Reads",
+    "Redactor",
     "Response",
+    "RewardModel",
     "RewardSource",
     "Role",
     "Row",
@@ -63,7 +68,9 @@ __all__ = [
     "UserError",
     "build_batch",
     "build_reward",
+    "cache_folder",
     "functional",
+    "looks_secret",
     "nearest",
     "samples_of",
 ]
@@ -88,6 +95,7 @@ _HEAVY = {
     "build_batch": "core.batch",
     "CollectContext": "core.collect",
     "Models": "core.models",
+    "RewardModel": "core.reward_model",
     "TokenScores": "core.functional",
     "functional": "core.functional",
 }

@@ -4,7 +4,8 @@
     score = scale * n                       without a target
     score = - scale * |n - target|          with one
 
-Per response: the prompt does not count. In tokens, the stop token is counted where the answer ended by itself.
+Per response: the prompt does not count. In tokens, the stop token is counted where the answer ended by itself. Words
+are what white space separates.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from core.api import ConfigError, RewardSource, Sample
 
 
 class Length(RewardSource):
-    """The length of the response in tokens or characters, or its closeness to a target."""
+    """The length of the response in tokens, words or characters, or its closeness to a target."""
 
     api_version = 1
 
     def __init__(
         self,
-        unit: Literal["tokens", "characters"] = "tokens",
+        unit: Literal["tokens", "words", "characters"] = "tokens",
         target: float | None = None,
         scale: float = 1.0,
         max: float | None = None,
     ) -> None:
-        if unit not in ("tokens", "characters"):
-            raise ConfigError(f'reward.unit is "{unit}"; expected tokens or characters.')
+        if unit not in ("tokens", "words", "characters"):
+            raise ConfigError(f'reward.unit is "{unit}"; expected tokens, words or characters.')
         if target is not None and target < 0:
             raise ConfigError(f"reward.target is {target}; expected a length of 0 or more, or null.")
         if scale == 0 or scale - scale != 0:
@@ -53,9 +54,11 @@ class Length(RewardSource):
     def _length(self, sample: Sample) -> int:
         if self.unit == "characters":
             return len(sample.response)
+        if self.unit == "words":
+            return len(sample.response.split())
         if sample.response and not sample.tokens:
             raise ConfigError(
                 f"reward=length counts tokens, but the answer {sample.response[:40]!r} carries none.",
-                "Use reward.unit=characters for texts that no tokenizer has seen.",
+                "Use reward.unit=words or characters for texts that no tokenizer has seen.",
             )
         return len(sample.tokens)

@@ -19,6 +19,7 @@ CONF = ROOT / "conf"
 # What an option needs before it can be used; the rest must compose as it is.
 NEEDS = {
     "function": ["reward.path=os.path:basename"],
+    "regex": ["reward.pattern=Paris"],
     "jsonl": ["data.path=rows.jsonl"],
     "hub": ["data.path=org/name"],
     "hf": ["model.policy=org/name"],

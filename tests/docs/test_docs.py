@@ -37,7 +37,12 @@ _GROUPS = (
 )
 _KEY = re.compile(rf"`((?:{_GROUPS})(?:\.(?!json\b|lock\b)[a-z_]+)+)(?:=[^`]*)?`")
 _OPEN = ("plugins.prefer.", "reward.kwargs.", "model.lora.")  # maps with keys of the user's own
-_NEEDS = {"jsonl": "data.path=rows.jsonl", "hub": "data.path=org/name", "function": "reward.path=my_rewards.py:brevity"}
+_NEEDS = {
+    "jsonl": "data.path=rows.jsonl",
+    "hub": "data.path=org/name",
+    "function": "reward.path=my_rewards.py:brevity",
+    "regex": "reward.pattern=Paris",
+}
 
 
 def name(page: Path) -> str:

@@ -13,6 +13,7 @@ SAMPLES = [Sample("p", "Paris.", [7, 8, 2]), Sample("p", "Hello", [1, 2, 3, 4, 5
     [
         ({}, [3.0, 5.0, 0.0]),
         ({"unit": "characters"}, [6.0, 5.0, 0.0]),
+        ({"unit": "words"}, [1.0, 1.0, 0.0]),
         ({"scale": 0.5}, [1.5, 2.5, 0.0]),
         ({"scale": -1.0}, [-3.0, -5.0, 0.0]),
         ({"max": 4}, [3.0, 4.0, 0.0]),
@@ -29,7 +30,7 @@ def test_scores(options, expected):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"unit": "words"}, "unit"),
+        ({"unit": "sentences"}, "unit"),
         ({"target": -1}, "target"),
         ({"scale": 0}, "scale"),
         ({"scale": float("nan")}, "scale"),
@@ -45,10 +46,16 @@ def test_options_that_cannot_be(options, word):
 
 
 def test_the_unit_is_said_in_reports():
-    assert (Length().unit, Length(unit="characters").unit) == ("tokens", "characters")
+    assert [Length(unit=unit).unit for unit in ("tokens", "words", "characters")] == ["tokens", "words", "characters"]
+    assert Length().unit == "tokens"
 
 
 def test_tokens_that_are_missing_are_no_zero():
-    with pytest.raises(ConfigError, match="unit=characters"):
+    with pytest.raises(ConfigError, match="unit=words or characters"):
         Length().score([Sample("p", "text")])
     assert Length(unit="characters").score([Sample("p", "text")]) == [4.0]
+
+
+def test_words_are_what_white_space_separates():
+    texts = ["one", " two\twords\n", "it's a well-known fact .", "ein\u00a0Wort", "\n ", "Так, Paris! 🎉"]
+    assert Length(unit="words").score([Sample("p", text) for text in texts]) == [1.0, 2.0, 5.0, 2.0, 0.0, 3.0]

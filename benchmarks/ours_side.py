@@ -98,7 +98,7 @@ def prepare(args: argparse.Namespace) -> None:
     from core.build import plan
     from core.compose import compose
     from core.data.load import DataConfig, load_data
-    from core.models import load_tokenizer
+    from core.loading import load_tokenizer
     from core.registry import build_objective
 
     args.folder.mkdir(parents=True, exist_ok=True)

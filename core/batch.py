@@ -88,6 +88,7 @@ class Batch:
         scores: (N,) what the reward source returned; NaN = not scored or abstained.
         margins: (N,) how much better a response is than the next of its row; NaN = unknown or the last of its row.
         ties: (N,) True where a response and the next of its row were judged equal.
+        groups: (R) the column "group" of each row (whose judgement it is); "" where there is none.
         token_fields: name -> (N, T) numbers that collection left on the tokens ("ref_logps", ...), 0 where invalid.
         plan: how the model reads it.
 
@@ -105,6 +106,7 @@ class Batch:
     ties: Tensor
     plan: Plan
     token_fields: dict[str, Tensor] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -182,7 +184,14 @@ def build_batch(rows: Sequence[Row], layout: Layout = "shared") -> Batch:
         ties=torch.tensor([t for row in rows for t in _per_response(row, row.ties, False)], dtype=torch.bool),
         token_fields=fields,
         plan=_plan(rows, tokens, mask, layout),
+        groups=tuple(group_of(row) for row in rows),
     )
+
+
+def group_of(row: Row) -> str:
+    """Whose judgement a row is: its column "group", as text; "" where it has none."""
+    group = row.columns.get("group")
+    return "" if group is None else str(group)
 
 
 def _field(rows: Sequence[Row], fields: Any, name: str) -> list[float]:

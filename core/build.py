@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,19 @@ from core.collect import ModelContext, Reward
 from core.console import Console
 from core.data.load import Data, DataConfig, load_data
 from core.data.preview import preview
+from core.data.templates import end_ids
+from core.errors import ConfigError, DataError
 from core.layout import checkpoint_layers
+from core.loading import apply_lora, load_causal_lm, load_tokenizer
 from core.loop import Schedule
-from core.models import Models, apply_lora, load_causal_lm, load_tokenizer
-from core.objective import Objective
+from core.models import Models
+from core.objective import Objective, Role
 from core.options import reward_options
 from core.paths import cache_folder
 from core.provenance import hardware
+from core.rows import Row
 from core.runfolder import RunFolder
+from core.scorer import distinct_pad, load_scorer
 from core.settings import Generation, ModelSpec, Optim
 
 log = logging.getLogger("accordant")
@@ -40,7 +45,7 @@ class Run:
     config: Mapping[str, Any]
     folder: RunFolder
     spec: ModelSpec
-    policy_path: str
+    start: str
     objective: Objective
     rewards: list[Reward]
     reward: Reward | None
@@ -61,7 +66,7 @@ class Prepared:
     rewards: list[Reward]
     reward: Reward | None
     spec: ModelSpec
-    policy_path: str
+    start: str
     tokenizer: Any
     data: Data
 
@@ -75,13 +80,18 @@ def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
     _say(objective.bind(None if reward is None else reward.name))
     spec = ModelSpec(**config["model"])
     data_config = DataConfig(**config["data"])
-    policy_path = _policy_path(spec)
-    tokenizer = load_tokenizer(spec.tokenizer or policy_path, None if spec.tokenizer else spec.revision)
+    start = start_path(spec, objective)
+    tokenizer = load_tokenizer(spec.tokenizer or start, None if spec.tokenizer else spec.revision)
     with console.status("reading data"):
-        data = load_data(data_config, tokenizer, objective.reads)
+        data = load_data(
+            dataclasses.replace(data_config, keep_ties=data_config.keep_ties or objective.reads_ties),
+            tokenizer,
+            objective.reads,
+            margins_may_miss=objective.margins_may_miss,
+        )
     for line in data.report.lines():
         _say(line)
-    return Prepared(objective, rewards, reward, spec, policy_path, tokenizer, data)
+    return Prepared(objective, rewards, reward, spec, start, tokenizer, data)
 
 
 def build_rewards(config: Mapping[str, Any]) -> list[Reward]:
@@ -106,7 +116,7 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
         reward.check_columns([*ready.data.train, *ready.data.prompts])
     L.seed_everything(int(config["seed"]), verbose=False)  # again: a warm-up of the pocket model has drawn from it
     with console.status("loading models"):
-        models = build_models(ready.spec, ready.policy_path, ready.objective)
+        models = build_models(ready)
     context = ModelContext(
         models,
         ready.tokenizer,
@@ -122,7 +132,7 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
         config=config,
         folder=folder,
         spec=ready.spec,
-        policy_path=ready.policy_path,
+        start=ready.start,
         objective=ready.objective,
         rewards=ready.rewards,
         reward=ready.reward,
@@ -150,28 +160,81 @@ def _say(text: str) -> None:
         log.info(text)
 
 
-def _policy_path(spec: ModelSpec) -> str:
-    """The folder or hub id that the policy starts from; the pocket model is made, warmed up and cached on first use."""
-    if spec.policy is not None:
-        return spec.policy
+def start_path(spec: ModelSpec, objective: Objective) -> str:
+    """The folder or hub id of what is trained; the pocket model is made, warmed up and cached on first use."""
+    trains_reward = "reward" in objective.trains
+    if spec.reward is not None and not trains_reward:
+        raise ConfigError(
+            f"model.reward={spec.reward}, but this objective trains no reward model.",
+            "To score answers with one, compose reward=learned reward.path=...; to train one, objective=reward_bt.",
+        )
+    path = spec.reward if trains_reward and spec.reward is not None else spec.policy
+    if path is not None:
+        return path
+    if spec.name != "pocket":
+        raise ConfigError("model.policy is not set.", "Give a folder or a hub id: model.policy=path/to/model.")
     from core.warmup import pocket_policy
 
     return str(pocket_policy())
 
 
-def build_models(spec: ModelSpec, policy_path: str, objective: Objective) -> Models:
+def build_models(ready: Prepared) -> Models:
     """The roles that the objective declares. A LoRA policy is its own reference, with the adapter off."""
-    policy = load_causal_lm(policy_path, dtype=spec.dtype, revision=spec.revision)
-    if spec.gradient_checkpointing:
-        checkpoint_layers(policy)
-    roles: dict[Any, Any] = {}
-    if "reference" in objective.frozen and spec.reference is not None:
-        roles["reference"] = load_causal_lm(spec.reference, dtype=spec.dtype)
-    elif "reference" in objective.frozen and spec.lora is None:
-        roles["reference"] = copy.deepcopy(policy)
-    if spec.lora is not None:
-        policy = apply_lora(policy, spec.lora)
-    return Models({"policy": policy, **roles}, trains=objective.trains, layout=spec.layout)
+    spec, objective = ready.spec, ready.objective
+    roles: dict[Role, Any] = {}
+    if "reward" in objective.trains | objective.frozen:
+        roles["reward"] = _reward_model(ready)
+    if "policy" in objective.trains | objective.frozen:
+        roles |= _policy_and_reference(ready)
+    for role in objective.trains & roles.keys():
+        if spec.gradient_checkpointing:
+            checkpoint_layers(roles[role])
+        if spec.lora is not None:
+            roles[role] = apply_lora(roles[role], spec.lora)
+    return Models(roles, trains=objective.trains, layout=spec.layout)
+
+
+def _policy_and_reference(ready: Prepared) -> dict[Role, Any]:
+    spec, objective = ready.spec, ready.objective
+    path = (
+        ready.start if spec.reward is None else spec.policy or start_path(dataclasses.replace(spec, reward=None), objective)
+    )
+    policy = load_causal_lm(path, dtype=spec.dtype, revision=spec.revision)
+    if "reference" not in objective.frozen:
+        return {"policy": policy}
+    if spec.reference is not None:
+        return {"policy": policy, "reference": load_causal_lm(spec.reference, dtype=spec.dtype)}
+    return {"policy": policy} if spec.lora is not None else {"policy": policy, "reference": copy.deepcopy(policy)}
+
+
+def _reward_model(ready: Prepared) -> Any:
+    heads = _heads(ready.objective.heads_by, ready.data.train)
+    model = load_scorer(ready.start, dtype=ready.spec.dtype, revision=ready.spec.revision, heads=heads)
+    distinct_pad(ready.tokenizer, model, end_ids(ready.tokenizer))
+    return model
+
+
+def _heads(column: str, rows: Sequence[Row]) -> list[str]:
+    """The values of a column, sorted: each gets a head of its own."""
+    if not column:
+        return []
+    missing = next((row for row in rows if row.columns.get(column) is None), None)
+    if missing is not None:
+        raise DataError(
+            f"{missing.source or missing.id}:{column}: is missing; a head for each group needs it on every row.",
+            "Add the column, or leave objective.group_heads out.",
+        )
+    values = sorted({str(row.columns[column]) for row in rows})
+    if len(values) > _MOST_HEADS:
+        raise DataError(
+            f"the column {column!r} has {len(values)} values, from {values[0]!r} to {values[-1]!r}; expected at most "
+            f"{_MOST_HEADS} groups.",
+            "Use a column that names groups and not persons.",
+        )
+    return values
+
+
+_MOST_HEADS = 64
 
 
 def plan(config: Mapping[str, Any], objective: Objective, rows: int) -> Schedule:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from core.atomic import write_atomic
-from core.batch import build_batch
+from core.batch import Batch, build_batch
 from core.errors import CollectionError, PluginError
 from core.generate import Job, sample, sample_seed
 from core.models import Models, fingerprint
@@ -57,6 +57,10 @@ class CollectContext(ABC):
     @abstractmethod
     def score(self, rows: Sequence[Row]) -> list[Row]:
         """Each row with its responses scored by the composed reward."""
+
+    @abstractmethod
+    def scores(self, role: Role, rows: Sequence[Row]) -> list[list[float]]:
+        """What a scorer of this run (the role reward or value) gives each response of each row, as it is now."""
 
     @abstractmethod
     def note(self, text: str) -> None:
@@ -140,22 +144,21 @@ class ModelContext(CollectContext):
 
     def _compute(self, role: Role, rows: Sequence[Row]) -> torch.Tensor:
         """(all response tokens of all rows,) log-probs, in order."""
-        sizes = [sum(len(r.tokens) for r in row.responses) for row in rows]
-        parts: dict[int, torch.Tensor] = {}
-        model = self.models.of(role)
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad(), _device_autocast(self.models):
-                for chunk in microbatches(rows, self.microbatch_tokens, self.models.layout):
-                    batch = build_batch([rows[i] for i in chunk], self.models.layout).to(_device(self.models))
-                    flat = self.models.token_logps(role, batch)[batch.valid].float().cpu()
-                    for i, part in zip(chunk, torch.split(flat, [sizes[i] for i in chunk]), strict=True):
-                        parts[i] = part
-                    self._tell(f"{role} log-probs", len(parts), len(rows))
-        finally:
-            model.train(was_training)
-        return torch.cat([parts[i] for i in range(len(rows))]) if parts else torch.empty(0)
+        parts = evaluate_rows(
+            self.models,
+            role,
+            rows,
+            self.microbatch_tokens,
+            lambda batch: self.models.token_logps(role, batch)[batch.valid],
+            lambda row: sum(len(r.tokens) for r in row.responses),
+            lambda done: self._tell(f"{role} log-probs", done, len(rows)),
+        )
+        return torch.cat(parts) if parts else torch.empty(0)
+
+    def scores(self, role: Role, rows: Sequence[Row]) -> list[list[float]]:
+        return role_scores(
+            self.models, role, rows, self.microbatch_tokens, lambda done: self._tell("scores", done, len(rows))
+        )
 
     def _store(self, role: Role, rows: Sequence[Row]) -> Path:
         assert self.cache_folder is not None
@@ -172,6 +175,45 @@ class ModelContext(CollectContext):
         if self.reward is None:
             raise CollectionError("this objective needs a reward, and none is composed.", "Add reward=length, for example.")
         return self.reward.score_rows(rows, collecting=True)
+
+
+def role_scores(
+    models: Models, role: Role, rows: Sequence[Row], budget: int, tell: Callable[[int], None] = lambda done: None
+) -> list[list[float]]:
+    """The scores that a scorer gives the responses of each row, in micro-batches of similar length; no gradient."""
+    parts = evaluate_rows(
+        models, role, rows, budget, lambda batch: models.scores(role, batch), lambda row: len(row.responses), tell
+    )
+    return [part.tolist() for part in parts]
+
+
+def evaluate_rows(  # noqa: PLR0913 - what, of which rows, how much at once, and whom to tell
+    models: Models,
+    role: Role,
+    rows: Sequence[Row],
+    budget: int,
+    compute: Callable[[Batch], torch.Tensor],
+    size: Callable[[Row], int],
+    tell: Callable[[int], None],
+) -> list[torch.Tensor]:
+    """For each row, in order, its part of the flat tensor that `compute` gives for a micro-batch; fp32, on the CPU.
+
+    Rows are computed in eval mode, without gradient, in the precision of training. `size` says how long a row's part is.
+    """
+    parts: dict[int, torch.Tensor] = {}
+    model = models.of(role)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), _device_autocast(models):
+            for chunk in microbatches(rows, budget, models.layout):
+                batch = build_batch([rows[i] for i in chunk], models.layout).to(_device(models))
+                flat = compute(batch).float().cpu()
+                parts.update(zip(chunk, torch.split(flat, [size(rows[i]) for i in chunk]), strict=True))
+                tell(len(parts))
+    finally:
+        model.train(was_training)
+    return [parts[i] for i in range(len(rows))]
 
 
 class Reward:

@@ -157,8 +157,8 @@ class Console:
 
     # -- after training -------------------------------------------------------------------------------------------
 
-    def summary(self, before: Mapping[str, float], after: Mapping[str, float], policy: str | os.PathLike[str]) -> None:
-        """What changed, and where the report and the model are."""
+    def summary(self, before: Mapping[str, float], after: Mapping[str, float], made: Mapping[str, Path]) -> None:
+        """What changed, and where the report and the models are; `made`: role -> folder."""
         self.stop_live()
         found = changes(before, after)
         if found:
@@ -174,7 +174,8 @@ class Console:
         if self.folder is not None:
             self.say(f"  took    {duration(self.folder.elapsed())}")
             self.say(f"  report  {_near(self.folder.path / 'report.html')}")
-        self.say(f"  model   {_near(Path(policy))}")
+        for folder in made.values():
+            self.say(f"  model   {_near(folder)}")
 
 
 class TrainingProgress(ProgressBar):

@@ -6,6 +6,8 @@ A mask is True where a token counts.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
@@ -70,6 +72,105 @@ def dpo_ipo_loss(logits: Tensor, beta: float) -> Tensor:
 def dpo_hinge_loss(logits: Tensor, beta: float) -> Tensor:
     """(R,) max(0, 1 - beta h). Source: Liu et al. 2023 (RSO), eq. 10, with margin 1. Differs: nothing."""
     return nnf.relu(1.0 - beta * logits)
+
+
+def row_pairs(row_index: Tensor, ties: Tensor) -> RowPairs:
+    """All ordered pairs (i before j) of the responses of each row.
+
+    Args:
+        row_index: (N,) the row of each response, rows in order, best first.
+        ties: (N,) True where a response and the next of its row were judged equal. A pair is tied where all neighbours
+            between its two are.
+    """
+    first, second = torch.triu_indices(len(row_index), len(row_index), offset=1, device=row_index.device)
+    same = row_index[first] == row_index[second]
+    first, second = first[same], second[same]
+    # Borders up to a response: between two of one row without a border, everything is tied.
+    borders = torch.cumsum((~ties).long(), dim=0)
+    before = borders - (~ties).long()
+    tied = before[first] == before[second]
+    counts = torch.bincount(row_index[first], minlength=int(row_index.max()) + 1 if len(row_index) else 0)
+    return RowPairs(first, second, tied, row_index[first], counts)
+
+
+class RowPairs:
+    """P pairs: `first`, `second` (P,) response indices, `tied` (P,), `row` (P,), and `counts` (R,) pairs of each row."""
+
+    __slots__ = ("counts", "first", "row", "second", "tied")
+
+    def __init__(self, first: Tensor, second: Tensor, tied: Tensor, row: Tensor, counts: Tensor) -> None:
+        self.first, self.second, self.tied, self.row, self.counts = first, second, tied, row, counts
+
+    def mean(self, values: Tensor, keep: Tensor | None = None) -> Tensor:
+        """() mean over rows of the means over each row's pairs (P,); with `keep` (P,), of those pairs alone.
+
+        A row of which no pair is kept counts as 0.
+        """
+        keep = torch.ones_like(self.tied) if keep is None else keep
+        zeros = torch.zeros(len(self.counts), dtype=values.dtype, device=values.device)
+        sums = zeros.index_add(0, self.row, torch.where(keep, values, 0.0))
+        counts = zeros.index_add(0, self.row, keep.to(values.dtype))
+        return (sums / counts.clamp(min=1)).mean()
+
+
+def bradley_terry_loss(difference: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """(P,) -(1 - eps) log sigmoid(d) - eps log sigmoid(-d), with d = r(y+) - r(y-).
+
+    Args: difference: (P,) of the scores of the better and the worse response, less the margin where there is one.
+    Source: Bradley & Terry 1952; as a loss of reward models Stiennon et al. 2020, section 3.4. The margin: Touvron et al.
+    2023 (Llama 2), eq. 2. eps takes that share of the labels for flipped. Differs from the papers: nothing.
+    """
+    return -(1.0 - label_smoothing) * nnf.logsigmoid(difference) - label_smoothing * nnf.logsigmoid(-difference)
+
+
+def rao_kupper_loss(difference: Tensor, tied: Tensor, tie_share: float) -> Tensor:
+    """(P,) negative log-likelihood of better/tied, where a difference below a threshold is not seen.
+
+    P(i > j) = sigmoid(d - eta),  P(tie) = (exp(2 eta) - 1) sigmoid(d - eta) sigmoid(-d - eta)
+
+    Args:
+        difference: (P,) r_i - r_j. tied: (P,) judged equal; elsewhere i is the better one.
+        tie_share: P(tie) of two equal responses; it sets eta = log((1 + p) / (1 - p)).
+    Source: Rao & Kupper 1967, eq. 2.5, with theta = exp(eta). Differs: theta is given, not estimated.
+    """
+    theta = (1.0 + tie_share) / (1.0 - tie_share)
+    wins = nnf.logsigmoid(difference - math.log(theta))
+    loses = nnf.logsigmoid(-difference - math.log(theta))
+    return -torch.where(tied, math.log(theta**2 - 1.0) + wins + loses, wins)
+
+
+def davidson_loss(difference: Tensor, tied: Tensor, tie_share: float) -> Tensor:
+    """(P,) negative log-likelihood of better/tied, where ties go with the geometric mean of both strengths.
+
+    P(i > j) = exp(d/2) / Z,  P(tie) = nu / Z,  Z = exp(d/2) + exp(-d/2) + nu
+
+    Args: as `rao_kupper_loss`; the share p sets nu = 2 p / (1 - p).
+    Source: Davidson 1970, eq. 2.1. Differs: nu is given, not estimated.
+    """
+    log_nu = torch.full_like(difference, math.log(2.0 * tie_share / (1.0 - tie_share)))
+    choices = torch.stack([difference / 2, -difference / 2, log_nu], dim=-1)
+    return torch.logsumexp(choices, dim=-1) - torch.where(tied, choices[..., 2], choices[..., 0])
+
+
+def plackett_luce_loss(scores: Tensor, row_index: Tensor, ties: Tensor) -> Tensor:
+    """(R,) negative log-likelihood of each row's ranking, per choice.
+
+    - sum_k log( exp(s_k) / sum_{j >= k} exp(s_j) ) / (choices), over all places k but the last
+
+    Args: scores: (N,) best first; row_index, ties: (N,) as in `row_pairs`. A response that is tied with the one chosen is
+        left out of its choice; a place that leaves nobody to choose from is no choice.
+    Source: Plackett 1975; Luce 1959. With two responses it is the Bradley-Terry loss. Differs: the mean over choices, so
+        that rankings of every length weigh the same.
+    """
+    pairs = row_pairs(row_index, ties)
+    rivals = torch.zeros(len(scores), len(scores), dtype=torch.bool, device=scores.device)
+    rivals[pairs.first, pairs.second] = ~pairs.tied
+    choosing = rivals.any(dim=-1)
+    seen = rivals | torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    costs = torch.logsumexp(scores.expand_as(seen).masked_fill(~seen, -math.inf), dim=-1) - scores
+    zeros = torch.zeros(len(pairs.counts), dtype=scores.dtype, device=scores.device)
+    sums = zeros.index_add(0, row_index, torch.where(choosing, costs, 0.0))
+    return sums / zeros.index_add(0, row_index, choosing.to(scores.dtype)).clamp(min=1)
 
 
 _CHUNK = 512

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.models import end_ids
+from core.data.templates import end_ids
 from core.scoring import base_model
 from core.settings import Generation
 

@@ -54,7 +54,7 @@ def model_card(facts: CardFacts) -> str:
     data = f" Data: {_md(facts.data)}." if facts.data else ""
     sections = [
         _front_matter(facts, reward),
-        f"# {_md(facts.name)}\n\nA language model trained {trained} by Accordant {__version__}.{base}{data}",
+        f"# {_md(facts.name)}\n\nA {_kind(facts)} model trained {trained} by Accordant {__version__}.{base}{data}",
         _changed(facts),
         _settings(facts.settings),
         _loading(facts),
@@ -63,13 +63,16 @@ def model_card(facts: CardFacts) -> str:
     return clean.text("\n\n".join(section for section in sections if section) + "\n")
 
 
+def _kind(facts: CardFacts) -> str:
+    return "language" if facts.model_class == "AutoModelForCausalLM" else "reward"
+
+
 def _front_matter(facts: CardFacts, reward: str) -> str:
     head: dict[str, Any] = {
         "library_name": "peft" if facts.adapter else "transformers",
         "tags": ["accordant", "alignment", facts.objective, *([f"reward-{reward}"] if reward else [])],
     }
-    if facts.model_class == "AutoModelForCausalLM":
-        head["pipeline_tag"] = "text-generation"
+    head["pipeline_tag"] = "text-generation" if _kind(facts) == "language" else "text-classification"
     if _is_hub_id(facts.base_model):
         head["base_model"] = facts.base_model
     if facts.licence:
@@ -92,14 +95,26 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _loading(facts: CardFacts) -> str:
+    name = facts.model_class.replace("AutoModel", "AutoPeftModel") if facts.adapter else facts.model_class
+    package = "peft" if facts.adapter else "transformers"
     lines: Sequence[str] = (
-        f"from transformers import {facts.model_class}, AutoTokenizer",
+        "from transformers import AutoTokenizer",
+        f"from {package} import {name}",
         "",
-        f'model = {facts.model_class}.from_pretrained("path/to/this/folder")',
+        f'model = {name}.from_pretrained("path/to/this/folder"{_labels(facts)})',
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
     )
     note = "\n\nThis folder holds a LoRA adapter: the package `peft` must be installed." if facts.adapter else ""
+    if _kind(facts) == "reward":
+        note += (
+            "\n\nThe score is the model's one logit, read at the last token of prompt and response, plus the constant "
+            "`bias` of `reward.json` (which changes no comparison). In Accordant: `reward=learned reward.path=...`."
+        )
     return "## How to load it\n\n```python\n" + "\n".join(lines) + "\n```" + note
+
+
+def _labels(facts: CardFacts) -> str:
+    return ", num_labels=1" if facts.adapter and _kind(facts) == "reward" else ""
 
 
 def _licence(licence: str) -> str:

@@ -1,24 +1,24 @@
-"""The models of a run, by role: policy, reference, value, reward. Load, freeze, share, fingerprint, export."""
+"""The models of a run, by role: policy, reference, value, reward. Freeze, share, score, fingerprint."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from core.batch import Batch
-from core.data.templates import end_tokens
-from core.errors import ModelError
+from core.batch import Batch, group_of
+from core.errors import ModelError, TrainingError
 from core.functional import TokenScores
 from core.objective import Role
-from core.scoring import base_model, choose_for_all, config_text, is_peft, score_tokens
+from core.rows import Row
+from core.scorer import bias_of, heads_of, scale_head, set_bias
+from core.scoring import choose_for_all, config_text, is_peft, score_responses, score_tokens
 
 
 class Models(nn.Module):
@@ -28,7 +28,7 @@ class Models(nn.Module):
         super().__init__()
         self.roles = nn.ModuleDict({str(k): v for k, v in roles.items()})
         self.trains = trains
-        self.adapter_reference = "reference" not in roles and is_peft(roles["policy"])
+        self.adapter_reference = "reference" not in roles and "policy" in roles and is_peft(roles["policy"])
         for role, model in roles.items():
             _disable_dropout(model)
             if role not in trains:
@@ -65,6 +65,42 @@ class Models(nn.Module):
         with self._context(role, model):
             scores = score_tokens(model, batch, self.plain_heads[role], temperature=temperature, statistics=statistics)
         return TokenScores(*(_spread(v, batch) for v in (scores.logps, scores.entropy, scores.mean_logps, scores.correct)))
+
+    def scores(self, role: Role, batch: Batch) -> Tensor:
+        """(N,) fp32 scores of the responses, read at their last token.
+
+        A model with a head for each group of people answers with the head of the row's group (`Batch.groups`), and with
+        the mean of all heads where the row has none that it knows.
+        """
+        model = self.of(role)
+        with self._context(role, model):
+            scores = score_responses(model, batch)
+        heads = heads_of(model)
+        if not heads:
+            return scores[:, 0]
+        weights = scores.new_full((batch.num_rows, len(heads)), 1.0 / len(heads))
+        for i, group in enumerate(batch.groups):
+            if group in heads:
+                weights[i] = nnf.one_hot(torch.tensor(heads.index(group)), len(heads))
+        return (scores * weights[batch.row_index]).sum(dim=-1)
+
+    def standardise(
+        self, role: Role, rows: Sequence[Row], scores: Sequence[Sequence[float]], *, unit_variance: bool = False
+    ) -> str:
+        """Shift a scorer so that these scores of `rows` have mean 0; with `unit_variance`, scale it to deviation 1 too.
+
+        A head for a group is moved by the rows of that group, one whose group has none by all rows. Returns what was done.
+        """
+        model = self.of(role)
+        heads = heads_of(model) or ("",)
+        moments = torch.tensor([_moments(head, rows, scores, unit_variance) for head in heads])
+        device = bias_of(model).device
+        means, deviations = moments[:, 0].to(device), moments[:, 1].to(device)
+        set_bias(model, bias_of(model) - means)
+        if unit_variance:
+            scale_head(model, 1.0 / deviations)
+        told = ", ".join(f"{m:.3g}" + (f" and deviation {d:.3g}" if unit_variance else "") for m, d in moments.tolist())
+        return f"Scores of {len(rows)} rows had mean {told}; now 0{' and 1' if unit_variance else ''}."
 
     def _context(self, role: Role, model: nn.Module) -> AbstractContextManager[Any]:
         if role == "reference" and self.adapter_reference:
@@ -110,86 +146,6 @@ def _disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-# --- loading, fingerprint, export ---------------------------------------------------------------------------------
-
-
-def is_local(path: str) -> bool:
-    """A folder that exists is local, and the hub is never asked about it."""
-    return os.path.isdir(os.path.expanduser(path))
-
-
-def load_causal_lm(path: str, *, dtype: str = "float32", revision: str | None = None) -> Any:
-    """A causal LM from a folder or the hub, in an explicit dtype, safetensors only, no remote code.
-
-    A folder with a LoRA adapter gives its base model with the adapter merged in.
-    """
-    from transformers import AutoModelForCausalLM
-
-    if is_local(path) and (Path(path).expanduser() / "adapter_config.json").is_file():
-        return _load_merged(os.path.expanduser(path), dtype)
-    return _from_pretrained(AutoModelForCausalLM, path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True)
-
-
-def load_tokenizer(path: str, revision: str | None = None) -> Any:
-    """A tokenizer with a pad token; where the model has none, the unknown or end token stands in (masks carry lengths)."""
-    from transformers import AutoTokenizer
-
-    tokenizer = _from_pretrained(AutoTokenizer, path, revision=revision)
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"{path}: the tokenizer has no end-of-text token, so no answer could end.", "Set one and save it.")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer
-
-
-def _from_pretrained(factory: Any, path: str, **options: Any) -> Any:
-    local = is_local(path)
-    if not local and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ModelError(f"{path}: no such folder.", "Give a folder that exists, or a hub id such as org/name.")
-    path = os.path.expanduser(path)
-    _no_bars()
-    try:
-        return factory.from_pretrained(path, local_files_only=local, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        where = "folder" if local else "hub id"
-        raise ModelError(
-            f"{path}: this {where} cannot be loaded: {error}", "Check the path, the revision and the network."
-        ) from error
-
-
-def _no_bars() -> None:
-    """The console has its own progress; transformers' bars for loading and writing would tear it."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-
-
-def _load_merged(path: str, dtype: str) -> Any:
-    peft = _peft(f"{path} is a LoRA adapter, which")
-    settings = peft.PeftConfig.from_pretrained(path)
-    base = load_causal_lm(settings.base_model_name_or_path, dtype=dtype, revision=settings.revision)
-    return peft.PeftModel.from_pretrained(base, path).merge_and_unload()
-
-
-def _peft(who: str) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ModelError(f"{who} needs the package peft.", "pip install 'accordant[lora]'") from error
-    return peft
-
-
-def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:
-    """A LoRA model around `model`; `lora` are the keyword arguments of peft.LoraConfig."""
-    peft = _peft("model.lora")
-    try:
-        return peft.get_peft_model(model, peft.LoraConfig(**{"task_type": "CAUSAL_LM", **lora}))
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"model.lora={dict(lora)} does not fit {type(model).__name__}: {error}", "Its keys are those of peft.LoraConfig."
-        ) from error
-
-
 def fingerprint(model: nn.Module) -> str:
     """A digest of a model's weights and config: equal for equal log-probs, whatever the path it came from."""
     digest = hashlib.blake2b(config_text(model).encode(), digest_size=16)
@@ -201,41 +157,13 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def end_ids(tokenizer: Any) -> list[int]:
-    """The tokenizer's end token, and those that close a turn: its chat template's, and the common ones it knows; sorted."""
-    ends = set(end_tokens(tokenizer)) if tokenizer.chat_template else {tokenizer.eos_token_id}
-    for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
-        i = tokenizer.convert_tokens_to_ids(token) if token in tokenizer.all_special_tokens else None
-        if i is not None:
-            ends.add(i)
-    return sorted(ends)
-
-
-def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge_lora: bool = False) -> None:
-    """Write a folder that `from_pretrained` loads: weights (safetensors), config, generation config, tokenizer."""
-    target: Any = model
-    if merge_lora and is_peft(model):
-        # Merging changes the weights in place, and with them the reference that a LoRA policy carries.
-        target = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
-    causal = base_model(target)
-    causal.generation_config = _generation_config(causal, tokenizer)
-    target.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
-
-
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-
-
-def _generation_config(causal: Any, tokenizer: Any) -> Any:
-    """The model's generation settings, with the tokens that end and pad our answers.
-
-    Some published files set a temperature and say do_sample=False; transformers loads them and refuses to save them.
-    """
-    config = copy.deepcopy(causal.generation_config)
-    ends = end_ids(tokenizer)
-    config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, ends[0] if len(ends) == 1 else ends
-    if not config.do_sample:
-        for name in _SAMPLING:
-            if hasattr(config, name):
-                setattr(config, name, None)
-    return config
+def _moments(head: str, rows: Sequence[Row], scores: Sequence[Sequence[float]], spread: bool) -> tuple[float, float]:
+    """Mean and standard deviation of the scores of a group's rows ("" or an unknown group: of all)."""
+    mine = [v for row, values in zip(rows, scores, strict=True) for v in values if head and group_of(row) == head]
+    known = mine or [v for values in scores for v in values]
+    deviation = statistics.pstdev(known)
+    if spread and deviation == 0:
+        raise TrainingError(
+            f"all {len(known)} scores are equal, so their deviation cannot be made 1.", "Use objective.zero=demonstrations."
+        )
+    return statistics.fmean(known), deviation

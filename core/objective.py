@@ -59,6 +59,9 @@ class Objective(ABC):
         passes: how often an epoch walks over what was collected, each time in a fresh order.
         mean_over: what the loss is a mean over; the core normalises by its count in the whole optimizer step.
         default_lr: the learning rate for a model of ordinary size, used where `optim.lr` is null.
+        reads_ties: True where rows without any preference are wanted (else they are left out and counted).
+        margins_may_miss: True where some rows may have a margin and others not.
+        heads_by: a column by which a trained reward model has a head for each value ("group"); "" = one head.
     """
 
     api_version: ClassVar[int] = 1
@@ -71,6 +74,9 @@ class Objective(ABC):
     passes: int = 1
     mean_over: MeanOver = "tokens"
     default_lr: ClassVar[float] = 1e-5
+    reads_ties: bool = False
+    margins_may_miss: bool = False
+    heads_by: str = ""
 
     def bind(self, reward_name: str | None) -> str:
         """Called once, before models are built, with the composed reward's name (None: no reward).
@@ -86,6 +92,13 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, models: Models, batch: Batch) -> LossOutput:
         """The loss of a batch. Called once for each micro-batch of an optimizer step."""
+
+    def finish(self, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:
+        """Called once, after the last step and before the models are exported, with the training rows.
+
+        What a trained model still needs is done here, to it. Returns a sentence for the log ("" = nothing to say).
+        """
+        return ""
 
     def diagnose(self, metrics: Mapping[str, float]) -> str:
         """Look at a step's metrics; return advice in plain words ("" = all well). Logged once per text."""

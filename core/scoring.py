@@ -1,4 +1,4 @@
-"""Log-probs of a batch under one model, and which layout computes them rightly for it: tried on a few tokens."""
+"""Log-probs and scores of a batch under one model, and which layout computes them rightly for it: tried on a few tokens."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from core.layout import forward_hidden, register, windows_told
 from core.matmul import fast_linear
 from core.objective import Role
 from core.rows import Response, Row
+from core.scorer import head_scores, is_scorer
 
 log = logging.getLogger("accordant")
 
@@ -33,6 +34,13 @@ def score_tokens(model: nn.Module, batch: Batch, plain_head: bool, *, temperatur
     return linear_logps(
         hidden, head.weight, getattr(head, "bias", None), plan.targets, temperature=temperature, statistics=statistics
     )
+
+
+def score_responses(model: nn.Module, batch: Batch) -> Tensor:
+    """(N, G) what each head of a scorer gives each response, read at its last token."""
+    with fast_linear():
+        hidden = forward_hidden(base_model(model).base_model, batch.plan)[batch.plan.last]
+    return head_scores(model, hidden)
 
 
 def _scores_from_logits(causal: Any, batch: Batch, temperature: float) -> TokenScores:
@@ -90,10 +98,14 @@ def _probe(model: nn.Module, layout: Layout) -> Batch:
 
 @torch.no_grad()
 def _probe_logps(model: nn.Module, layout: Layout, plain_head: bool) -> Tensor:
-    was_training = model.training
+    """(M,) log-probs, or of a scorer (M * G,) scores as if each token were the last one."""
+    was_training, batch = model.training, _probe(model, layout)
     model.eval()
     try:
-        return score_tokens(model, _probe(model, layout), plain_head, temperature=1.0, statistics=False).logps
+        if is_scorer(model):
+            hidden = forward_hidden(base_model(model).base_model, batch.plan)
+            return head_scores(model, hidden[batch.plan.response_at[batch.valid]]).flatten()
+        return score_tokens(model, batch, plain_head, temperature=1.0, statistics=False).logps
     finally:
         model.train(was_training)
 
@@ -138,22 +150,21 @@ def choose_layout(model: nn.Module, wanted: str) -> Layout:
 
 
 def choose_for_all(roles: Mapping[Role, nn.Module], wanted: str) -> tuple[Layout, dict[Role, bool]]:
-    """One layout that is right for policy and reference, and for each role whether its head is a matrix product."""
-    scored: tuple[Role, ...] = ("policy", "reference")
-    models = {role: roles[role] for role in scored if role in roles}
+    """One layout that is right for all models, and for each language model whether its head is a matrix product."""
     known: dict[str, tuple[Layout, bool]] = {}
-    for model in models.values():
+    for model in roles.values():
         kind = config_text(model)
         if kind not in known:  # a reference is mostly the policy's twin
-            known[kind] = (choose_layout(model, wanted), _head_is_plain(model))
+            known[kind] = (choose_layout(model, wanted), is_scorer(model) or _head_is_plain(model))
     layouts = [layout for layout, _ in known.values()]
-    heads = {role: known[config_text(model)][1] for role, model in models.items()}
-    heads.setdefault("reference", heads["policy"])
+    heads = {role: known[config_text(model)][1] for role, model in roles.items()}
+    if "policy" in heads:
+        heads.setdefault("reference", heads["policy"])
     return "padded" if "padded" in layouts else layouts[0], heads
 
 
 def _why_not(model: nn.Module, layout: Layout) -> str:
-    if not _head_is_plain(model):
+    if not is_scorer(model) and not _head_is_plain(model):
         return "its head does more than a matrix product"
     config = base_model(model).config.get_text_config()
     if getattr(config, "attention_chunk_size", None):
@@ -166,4 +177,5 @@ def _why_not(model: nn.Module, layout: Layout) -> str:
         difference = (_probe_logps(model, layout, True) - _probe_logps(model, "padded", True)).abs().max()
     except (NotImplementedError, TypeError, KeyError, ValueError, RuntimeError) as error:
         return f"its attention does not take a plan of segments ({type(error).__name__})"
-    return "" if difference < _tolerance(model) else f"its log-probs would differ by {difference:.2g}"
+    what = "scores" if is_scorer(model) else "log-probs"
+    return "" if difference < _tolerance(model) else f"its {what} would differ by {difference:.2g}"

@@ -16,6 +16,8 @@ class ModelSpec:
 
     Attributes:
         policy: folder in the Hugging Face layout, or hub id.
+        reward: folder or id that a reward model is trained from: a policy (its head is replaced) or a reward model;
+            None = the policy's.
         reference: another folder or id for the frozen reference; None = the policy as it was at the start.
         tokenizer: folder or id, where it is not the policy's.
         revision: branch, tag or commit on the hub.
@@ -24,11 +26,12 @@ class ModelSpec:
         lora: None, or the keyword arguments of peft.LoraConfig (r, lora_alpha, target_modules, ...).
         lr_scale: multiplies the objective's default learning rate (small models want larger ones).
         gradient_checkpointing: trade time for memory.
-        merge_lora: export the merged model instead of the adapter.
+        merge_lora: export the merged model instead of the adapter; None = of reward models only.
     """
 
     name: str = "hf"
     policy: str | None = None
+    reward: str | None = None
     reference: str | None = None
     tokenizer: str | None = None
     revision: str | None = None
@@ -37,7 +40,7 @@ class ModelSpec:
     lora: Mapping[str, Any] | None = None
     lr_scale: float = 1.0
     gradient_checkpointing: bool = False
-    merge_lora: bool = False
+    merge_lora: bool | None = None
 
     def __post_init__(self) -> None:
         _one_of("model.name", self.name, ("hf", "pocket"))
@@ -45,7 +48,7 @@ class ModelSpec:
         _one_of("model.layout", self.layout, ("auto", "shared", "packed", "padded"))
         if not 0 < self.lr_scale < math.inf:
             raise ConfigError(f"model.lr_scale is {self.lr_scale}; expected a positive number.")
-        if self.name == "hf" and self.policy is None:
+        if self.name == "hf" and self.policy is None and self.reward is None:
             raise ConfigError("model.policy is not set.", "Give a folder or a hub id: model.policy=path/to/model.")
         if self.lora is not None and not isinstance(self.lora, Mapping):
             raise ConfigError(f"model.lora is {self.lora!r}; expected null or a map.", "For example model.lora={r: 16}.")

@@ -24,11 +24,10 @@ from core.callbacks import Advice, Borders, Checkpoints, Position, Record, Signa
 from core.checkpoint import AtomicCheckpointIO, newest_good
 from core.errors import ConfigError, TrainingError, nearest
 from core.evaluation import Evaluation, Evaluator
-from core.export import export_policy
+from core.finish import finish
 from core.log import build_loggers, close_loggers, log_samples
 from core.loop import Shard, StepLoader, Surroundings, ValidationSteps
 from core.memory import keep_freed_blocks
-from core.modelcard import CardFacts
 from core.module import AlignmentModule
 from core.report import build_report
 from core.runfolder import METRICS, RunFolder, Status, read_jsonl
@@ -191,29 +190,3 @@ def evaluator(run: Run, loggers: Sequence[Any]) -> Evaluator:
         run.console.samples(step, seen.records[: int(run.config["eval"]["samples"])])
 
     return Evaluator(prompts, run.context, run.rewards, record)
-
-
-def finish(run: Run) -> dict[str, Any]:
-    """Export what was trained, and say what changed."""
-    before, after = run.folder.first_and_last_validation()
-    facts = card_facts(run, before, after)
-    policy = export_policy(run.models, run.tokenizer, run.folder, facts, merge_lora=run.spec.merge_lora)
-    run.console.summary(before, after, policy)
-    return {"before": before, "after": after, "policy": str(policy), "report": str(run.folder.path / "report.html")}
-
-
-def card_facts(run: Run, before: Mapping[str, float], after: Mapping[str, float]) -> CardFacts:
-    """What the model card says of this run."""
-    options = {k: v for k, v in run.config["objective"].items() if k != "name"}
-    data = run.config["data"]
-    return CardFacts(
-        name=run.folder.path.name,
-        objective=str(run.config["objective"]["name"]),
-        reward="" if run.reward is None else run.reward.name,
-        base_model="the pocket model" if run.spec.name == "pocket" and run.spec.policy is None else run.policy_path,
-        data=f"{data['name']} {data.get('path') or ''}".strip(),
-        before=before,
-        after=after,
-        settings={"optimizer steps": run.schedule.total_steps, "learning rate": f"{run.optim.lr:g}", **options},
-        adapter=run.spec.lora is not None and not run.spec.merge_lora,
-    )

@@ -57,6 +57,9 @@ class ScriptedContext(CollectContext):
             for row in rows
         ]
 
+    def scores(self, role: Role, rows: Sequence[Row]) -> list[list[float]]:
+        return [[sum(r.tokens) / 100 for r in row.responses] for row in rows]
+
     def note(self, text: str) -> None:
         self.notes.append(text)
 
@@ -100,8 +103,20 @@ def trial_models(objective: Objective, layout: Layout = "shared") -> Models:
                 pad_token_id=0,
             )
         )
-    roles: dict[Role, Any] = {role: copy.deepcopy(policy) for role in sorted(objective.trains | objective.frozen)}
+    roles: dict[Role, Any] = {role: of_role(role, policy) for role in sorted(objective.trains | objective.frozen)}
     return Models(roles, trains=objective.trains, layout=layout)
+
+
+def of_role(role: Role, policy: Any) -> Any:
+    """For tests: a copy of the policy; of the roles that score, with a head in place of the vocabulary."""
+    from core.scorer import with_new_head
+
+    copied = copy.deepcopy(policy)
+    if role not in ("reward", "value"):
+        return copied
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return with_new_head(copied, "float32", ())
 
 
 class Trial:

@@ -16,7 +16,8 @@ import numpy as np
 
 from core.collect import ModelContext
 from core.data.load import DataConfig, load_data
-from core.models import Models, load_causal_lm, load_tokenizer
+from core.loading import load_causal_lm, load_tokenizer
+from core.models import Models
 from core.rows import Row
 from core.settings import Generation
 

@@ -19,6 +19,7 @@ from core.models import Models
 from core.rows import Response, Row
 from core.runfolder import RunFolder
 from core.settings import Generation, ModelSpec, Optim
+from core.trial import of_role
 
 VOCAB = 64
 
@@ -107,11 +108,8 @@ def tiny_run(
     composed = None if reward is None else Reward("test", reward)
     objective.bind(None if composed is None else "test")
     policy = model or tiny_model()
-    roles = {"policy": policy}
-    if "reference" in objective.frozen:
-        import copy
-
-        roles["reference"] = copy.deepcopy(policy)
+    declared = sorted(objective.trains | objective.frozen)
+    roles = {role: policy if role == "policy" else of_role(role, policy) for role in declared}
     built = Models(roles, trains=objective.trains, layout=layout)
     tokenizer = tiny_tokenizer()
     schedule = Schedule(
@@ -135,7 +133,7 @@ def tiny_run(
         config=config,
         folder=folder,
         spec=ModelSpec(policy="tiny"),
-        policy_path="tiny",
+        start="tiny",
         objective=objective,
         rewards=[composed] if composed else [],
         reward=composed,

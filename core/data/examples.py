@@ -43,12 +43,14 @@ def read_examples(
     format: Format | None = None,
     max_bad_rows: int = 0,
     ignore: Sequence[str] = (),
+    margins_may_miss: bool = False,
 ) -> list[Example]:
     """Every good row of one source.
 
     Args:
         report: gets the counts.
         format: None = by the columns of the first good row; all rows must have that one.
+        margins_may_miss: True = rows without a margin stand beside rows with one; else they are bad.
         max_bad_rows: more bad rows than this are an error.
         ignore: columns to read as if they were not there.
 
@@ -57,7 +59,7 @@ def read_examples(
     """
     bad = BadRows(max_bad_rows, report)
     examples = _unique_ids(list(_parsed(records, report, bad, format, ignore)), bad, report)
-    examples = _whole_margins(examples, bad)
+    examples = examples if margins_may_miss else _whole_margins(examples, bad)
     bad.settle()
     if not examples:
         raise DataError(f"{report.source}: no usable row among {report.read}.", "See the bad rows above.")

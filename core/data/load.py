@@ -38,15 +38,17 @@ class Data:
     prompts: list[Row] = field(default_factory=list)
 
 
-def load_data(config: DataConfig, tokenizer: Any, reads: Reads) -> Data:
+def load_data(config: DataConfig, tokenizer: Any, reads: Reads, *, margins_may_miss: bool = False) -> Data:
     """Rows for an objective that reads `reads` ("prompts", "demonstrations", "pairs" or "rankings").
+
+    With `margins_may_miss`, some rows may have a margin and others not.
 
     Raises:
         DataError: ill-formed data (file:line:field), too many bad rows, rows of another kind, nothing left.
         ConfigError: a mask that such rows cannot have.
     """
     report = DataReport()
-    train, validation = _examples(config, reads, report)
+    train, validation = _examples(config, reads, report, margins_may_miss)
     tokeniser = Tokeniser(config, tokenizer, reads, report)
     rows = tokeniser.rows(train, report.train), tokeniser.rows(validation, report.validation)
     prompts = _prompts(config, tokenizer, validation or train, rows[1] or rows[0])
@@ -68,9 +70,11 @@ def check_data(config: DataConfig, reads: Reads | None = None) -> DataReport:
     return report
 
 
-def _examples(config: DataConfig, reads: Reads, report: DataReport) -> tuple[list[Example], list[Example]]:
+def _examples(
+    config: DataConfig, reads: Reads, report: DataReport, margins_may_miss: bool
+) -> tuple[list[Example], list[Example]]:
     """Training and validation examples as the objective reads them, within the limits."""
-    train, validation = _sources(config, reads, report)
+    train, validation = _sources(config, reads, report, margins_may_miss)
     train = adapt(train, reads, report.train, keep_ties=config.keep_ties)
     if validation:
         validation = adapt(validation, reads, report.validation, keep_ties=config.keep_ties)
@@ -89,11 +93,13 @@ def _examples(config: DataConfig, reads: Reads, report: DataReport) -> tuple[lis
     return train, validation
 
 
-def _sources(config: DataConfig, reads: Reads | None, report: DataReport) -> tuple[list[Example], list[Example]]:
+def _sources(
+    config: DataConfig, reads: Reads | None, report: DataReport, margins_may_miss: bool = False
+) -> tuple[list[Example], list[Example]]:
     """All examples of both splits. Without a validation source, a share of the prompts where the config says so."""
-    train = _read(config, reads, "train", report.train)
+    train = _read(config, reads, "train", report.train, margins_may_miss)
     if _has_validation(config):
-        return train, _read(config, reads, "validation", report.validation)
+        return train, _read(config, reads, "validation", report.validation, margins_may_miss)
     if not config.validation_fraction:
         return train, []
     train, validation = split_by_prompt(train, config.validation_fraction)
@@ -117,7 +123,7 @@ def _has_validation(config: DataConfig) -> bool:
     return bool(config.validation_path or config.validation_split)
 
 
-def _read(config: DataConfig, reads: Reads | None, split: str, counts: SplitReport) -> list[Example]:
+def _read(config: DataConfig, reads: Reads | None, split: str, counts: SplitReport, margins_may_miss: bool) -> list[Example]:
     format = None if config.format == "auto" or config.name == "sandbox" else cast(Format, config.format)
     if config.name == "sandbox":
         counts.source, records = "sandbox", _sandbox(config, reads or "pairs", split)
@@ -125,7 +131,14 @@ def _read(config: DataConfig, reads: Reads | None, split: str, counts: SplitRepo
         path = config.path if split == "train" else config.validation_path or config.path
         counts.source = path if isinstance(path, str) else ", ".join(path or ())
         records = read_records(path or (), _hub(config, split))
-    return read_examples(records, counts, format=format, max_bad_rows=config.max_bad_rows, ignore=config.ignore)
+    return read_examples(
+        records,
+        counts,
+        format=format,
+        max_bad_rows=config.max_bad_rows,
+        ignore=config.ignore,
+        margins_may_miss=margins_may_miss,
+    )
 
 
 def _hub(config: DataConfig, split: str) -> HubOptions:

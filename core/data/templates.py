@@ -167,3 +167,13 @@ def _specials_before(tokenizer: Any) -> list[int]:
         if dressed[i : i + len(bare)] == bare:
             return list(dressed[:i])
     return [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+
+
+def end_ids(tokenizer: Any) -> list[int]:
+    """The tokenizer's end token, and those that close a turn: its chat template's, and the common ones it knows; sorted."""
+    ends = set(end_tokens(tokenizer)) if tokenizer.chat_template else {tokenizer.eos_token_id}
+    for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
+        i = tokenizer.convert_tokens_to_ids(token) if token in tokenizer.all_special_tokens else None
+        if i is not None:
+            ends.add(i)
+    return sorted(ends)

@@ -96,7 +96,7 @@ class Tokeniser:
             counts.changed[CONTROL] += any(map(self.template.has_control_tokens, (text, *example.responses)))
             encoded = []
             for response in example.responses:
-                counts.changed[GLUED] += bool(text) and not (text[-1].isspace() or response[0].isspace())
+                counts.changed[GLUED] += bool(text and response) and not (text[-1].isspace() or response[0].isspace())
                 whole = [*next(wholes), self.template.eos]
                 start = self._split(prompt, whole, counts)
                 encoded.append(Encoded(whole, _mask(len(whole), [(start, len(whole))])))

@@ -131,7 +131,7 @@ def test_the_summary_says_what_changed_and_where_things_are(tmp_path, monkeypatc
     before, after = run.first_and_last_validation()
     assert (before, after) == ({"rewards/length/mean": 9.4}, {"rewards/length/mean": 25.75})
     console = Console(run, stream=io.StringIO())
-    console.summary(before, {**after, "objective/kl": 2.9}, run.path / "policy")
+    console.summary(before, {**after, "objective/kl": 2.9}, {"policy": run.path / "policy"})
     text = " ".join(written(console).split())
     assert "What changed length reward 9.4 -> 25.8 (up) KL from the reference 2.9 nats" in text
     assert f"report {os.path.join('runs', 'a', 'report.html')}" in text
@@ -154,7 +154,7 @@ def test_a_bare_terminal_and_an_ascii_stream():
     code = (
         "from core.console import Console; c = Console(); c.say('\\u2212 \\xe9 \\u2026');"
         "c.samples(1, [{'prompt': '\\xe9', 'response': '\\u65e5\\u672c', 'tokens': 1}]); "
-        "c.summary({'loss': 1.0}, {'loss': -0.5}, 'p')"
+        "c.summary({'loss': 1.0}, {'loss': -0.5}, {'policy': __import__('pathlib').Path('p')})"
     )
     environment = {**os.environ, "LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "TERM": "dumb", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=100)

@@ -13,7 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.batch import build_batch
 from core.errors import ModelError
 from core.generate import Job, sample
-from core.models import Models, apply_lora, end_ids, export, fingerprint, load_causal_lm, load_tokenizer
+from core.data.templates import end_ids
+from core.export import export
+from core.loading import apply_lora, load_causal_lm, load_tokenizer
+from core.models import Models, fingerprint
 from core.settings import Generation
 from tests.architectures import architecture
 from tests.support import random_rows, tiny_model, tiny_tokenizer

@@ -1,0 +1,75 @@
+"""After the last step: what the objective still does to its models, the report on a reward model, export, summary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.build import Run
+from core.export import export, export_role, export_scorer
+from core.modelcard import CardFacts
+from core.rows import Row
+from core.scorer import RewardFacts, is_scorer
+
+log = logging.getLogger("accordant")
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Export what was trained, and say what changed."""
+    said = run.objective.finish(run.models, run.data.train, run.context)
+    if said:
+        log.info(said)
+    before, after = run.folder.first_and_last_validation()
+    made: dict[str, Path] = {
+        role: _export(run, role, card_facts(run, role, before, after)) for role in sorted(run.objective.trains)
+    }
+    run.console.summary(before, after, made)
+    report = run.folder.path / "report.html"
+    return {"before": before, "after": after, "report": str(report), **{role: str(path) for role, path in made.items()}}
+
+
+def _export(run: Run, role: str, facts: CardFacts) -> Path:
+    model = run.models.roles[role]
+
+    def write(folder: Path) -> None:
+        if is_scorer(model):
+            merge = run.spec.merge_lora is not False
+            export_scorer(model, run.tokenizer, folder, reward_facts(run), merge_lora=merge)
+        else:
+            export(model, run.tokenizer, folder, merge_lora=bool(run.spec.merge_lora))
+
+    return export_role(role, write, run.folder, facts)
+
+
+def reward_facts(run: Run) -> RewardFacts:
+    """How the texts were made that a reward model was trained on."""
+    template, longest = run.config["data"].get("template") or "auto", run.config["data"].get("max_length")
+    return RewardFacts(template=template, response_prefix=usual_prefix(run.data.train), max_length=longest)
+
+
+def usual_prefix(rows: list[Row]) -> str:
+    """ " " where most responses begin with a space, as in running text, else ""."""
+    texts = [r.text for row in rows for r in row.responses]
+    return " " if 2 * sum(text.startswith(" ") for text in texts) > len(texts) else ""
+
+
+def card_facts(run: Run, role: str, before: Mapping[str, float], after: Mapping[str, float]) -> CardFacts:
+    """What the model card says of this run."""
+    options = {k: v for k, v in run.config["objective"].items() if k != "name"}
+    data, scorer = run.config["data"], is_scorer(run.models.roles[role])
+    made_here = run.spec.name == "pocket" and run.start not in (run.spec.policy, run.spec.reward)
+    merged = run.spec.merge_lora if run.spec.merge_lora is not None else scorer
+    return CardFacts(
+        name=run.folder.path.name,
+        objective=str(run.config["objective"]["name"]),
+        reward="" if run.reward is None else run.reward.name,
+        base_model="the pocket model" if made_here else run.start,
+        data=f"{data['name']} {data.get('path') or ''}".strip(),
+        before=before,
+        after=after,
+        settings={"optimizer steps": run.schedule.total_steps, "learning rate": f"{run.optim.lr:g}", **options},
+        model_class="AutoModelForSequenceClassification" if scorer else "AutoModelForCausalLM",
+        adapter=run.spec.lora is not None and not merged,
+    )

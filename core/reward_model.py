@@ -1,0 +1,158 @@
+"""A reward model that scores texts: its own tokenizer, its own template, whatever the policy's are.
+
+model = RewardModel("runs/rm/reward")
+scores = model.score(samples)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from core.collect import role_scores
+from core.data.config import DataConfig
+from core.data.formats import Example
+from core.data.report import DataReport, SplitReport
+from core.data.tokenise import CUT_PROMPT, CUT_RESPONSE, Tokeniser
+from core.errors import ModelError
+from core.loading import load_tokenizer
+from core.models import Models
+from core.reward import Sample
+from core.rows import Row
+from core.scorer import load_scorer, read_facts
+
+log = logging.getLogger("accordant")
+
+
+class RewardModel:
+    """A sequence-classification reward model: ours, or any from a folder or the hub.
+
+    Texts are made as in its training: by its own chat template for turns, else as they are; a response that was cut by
+    a length limit gets no end token. What is too long is cut, prompts at their beginning, and counted in the log.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        revision: str | None = None,
+        dtype: str = "float32",
+        device: str = "auto",
+        template: str | None = None,
+        batch_tokens: int = 16384,
+    ) -> None:
+        """Load it.
+
+        Args:
+            path: a folder, or an id on the hub.
+            device: auto = a GPU where there is one.
+            template: auto | chat | plain; None = what the model says of itself (reward.json), else auto.
+            batch_tokens: tokens computed at once; responses of similar length go together.
+
+        Raises:
+            ModelError: it is not there, or is no reward model.
+        """
+        self.path, self.batch_tokens = path, batch_tokens
+        self.facts = read_facts(path, revision)
+        model = load_scorer(path, dtype=dtype, revision=revision, new_head=False)
+        self.models = Models({"reward": model}, trains=frozenset()).to(_device(device))
+        self.tokenizer = load_tokenizer(path, revision)
+        self.heads: Sequence[str] = self.facts.heads
+        self._tokeniser = Tokeniser(
+            self._data_config(template or self.facts.template, model), self.tokenizer, "rankings", DataReport()
+        )
+        self._told: set[str] = set()
+
+    def score(self, samples: Sequence[Sample], group: str | None = None) -> list[float]:
+        """One score per sample, in order.
+
+        Args:
+            samples: neighbours with one `row_id` and prompt are computed together, their prompt once.
+            group: of a model with heads: the head to ask. None = that of each sample's column "group", else their mean.
+        """
+        blocks = _blocks(samples)
+        counts = SplitReport("samples")
+        rows = self._tokeniser.rows([self._example(i, block) for i, block in enumerate(blocks)], counts)
+        if len(rows) != len(blocks):
+            reasons = "; ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
+            raise ModelError(f"{self.path}: {len(blocks) - len(rows)} prompts cannot be scored: {reasons}.")
+        self._tell(counts)
+        rows = [self._cut(row, block) for row, block in zip(rows, blocks, strict=True)]
+        if group is not None:
+            rows = [replace(row, columns={"group": group}) for row in rows]
+        scores = role_scores(self.models, "reward", rows, self.batch_tokens)
+        return [value for values in scores for value in values]
+
+    def _example(self, index: int, block: Sequence[Sample]) -> Example:
+        first = block[0]
+        return Example(
+            id=str(index),
+            prompt=first.prompt if first.messages is None else tuple(first.messages),
+            responses=tuple(self.facts.response_prefix + s.response.strip() for s in block),
+            columns={"group": first.columns["group"]} if self.heads and "group" in first.columns else {},
+            source=first.row_id,
+            kind="rankings",
+        )
+
+    def _cut(self, row: Row, block: Sequence[Sample]) -> Row:
+        """Without the end token where the answer never came to its end."""
+        if all(sample.finished for sample in block):
+            return row
+        stop = {self._tokeniser.template.stop, self._tokeniser.template.eos}
+        responses = []
+        for response, sample in zip(row.responses, block, strict=True):
+            tokens = response.tokens
+            if not sample.finished and len(tokens) > 1 and tokens[-1] in stop:
+                response = replace(response, tokens=tokens[:-1], mask=response.mask[:-1])
+            responses.append(response)
+        return row.with_responses(responses)
+
+    def _data_config(self, template: str, model: Any) -> DataConfig:
+        known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        limits = [n for n in (self.facts.max_length, known, self.tokenizer.model_max_length) if n is not None and n < 10**6]
+        longest = min(limits, default=None)
+        half = None if longest is None else max(1, longest // 2)
+        return DataConfig(template=template, max_length=longest, max_prompt_length=half)
+
+    def _tell(self, counts: SplitReport) -> None:
+        """Say once of each kind that texts were cut."""
+        for what in (CUT_PROMPT, CUT_RESPONSE):
+            if counts.changed[what] and what not in self._told:
+                self._told.add(what)
+                log.warning(
+                    "%s: %d %s, because they are longer than the reward model takes (said once).",
+                    self.path,
+                    counts.changed[what],
+                    what,
+                )
+
+
+def _blocks(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Neighbours that share a prompt."""
+    blocks: list[list[Sample]] = []
+    for sample in samples:
+        last = blocks[-1][-1] if blocks else None
+        if last is not None and _same_prompt(last, sample):
+            blocks[-1].append(sample)
+        else:
+            blocks.append([sample])
+    return blocks
+
+
+def _same_prompt(left: Sample, right: Sample) -> bool:
+    return (
+        left.row_id == right.row_id
+        and left.prompt == right.prompt
+        and left.messages == right.messages
+        and left.columns.get("group") == right.columns.get("group")
+    )
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted != "auto":
+        return torch.device(wanted)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

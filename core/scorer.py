@@ -1,0 +1,270 @@
+"""Models that give a response a number: a language model's body with a linear head, `score`, at its last token.
+
+In memory and on disk they are transformers' `...ForSequenceClassification` with one label (with a head for each group of
+people: a label for each), so that `AutoModelForSequenceClassification`, pipelines and other trainers load them. Two things
+such a folder cannot say stand beside it in `reward.json`: the constant that is added to the score (those heads have no
+bias), and how the texts were made that the model was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import ModelError
+from core.loading import from_pretrained, is_local, load_causal_lm, require_peft
+
+FACTS = "reward.json"
+
+
+@dataclass(frozen=True)
+class RewardFacts:
+    """What `reward.json` holds.
+
+    Attributes:
+        bias: one constant per head, added to the scores that the classifier gives.
+        heads: the group of people that each head speaks for; empty = one head for all.
+        template: how prompt and response become text: chat, plain or auto (see docs/data.md).
+        response_prefix: what stands before a response in plain text and in turns (often one space, or nothing).
+        max_length: tokens of prompt and response that the model was trained on at most; None = the tokenizer's limit.
+    """
+
+    bias: Sequence[float] = (0.0,)
+    heads: Sequence[str] = ()
+    template: str = "auto"
+    response_prefix: str = ""
+    max_length: int | None = None
+
+
+def load_scorer(
+    path: str,
+    *,
+    dtype: str = "float32",
+    revision: str | None = None,
+    heads: Sequence[str] = (),
+    new_head: bool = True,
+) -> Any:
+    """A scorer from a language model or from a scorer, in a folder or on the hub; of an adapter's folder, merged.
+
+    A language model gets a new head: normal with standard deviation 1 / sqrt(h + 1) for hidden size h (Stiennon et al.
+    2020, appendix B), drawn from torch's generator. Heads are fp32 whatever `dtype` is.
+
+    Args:
+        heads: the groups that get a head each; empty = one head.
+        new_head: False = the model must have its head already, to score with.
+
+    Raises:
+        ModelError: nothing there, an architecture that has no such class, or other heads than asked for.
+    """
+    settings = _adapter(path)
+    if settings is not None and settings.get("task_type") == "SEQ_CLS":
+        return _load_adapter(path, dtype)
+    config = _config(path, revision) if settings is None else None
+    if not new_head and (config is None or not _is_classifier(config)):
+        raise ModelError(
+            f"{path} holds a language model, which gives no score.",
+            "Train a reward model from it: objective=reward_bt model.reward=" + path,
+        )
+    if config is None:
+        return with_new_head(load_causal_lm(path, dtype=dtype), dtype, heads)
+    if not _is_classifier(config):
+        body = load_causal_lm(path, dtype=dtype, revision=revision)
+        return with_new_head(body, dtype, heads)
+    facts = read_facts(path, revision)
+    if heads and list(heads) != list(facts.heads):
+        raise ModelError(
+            f"{path}: this reward model has heads for {', '.join(facts.heads) or 'nobody in particular'}, and heads for "
+            f"{', '.join(heads)} are asked for.",
+            "Start from a language model, or leave objective.group_heads out.",
+        )
+    model = _classifier(path, dtype, revision)
+    return _finished(model, facts)
+
+
+def _config(path: str, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    return from_pretrained(AutoConfig, path, revision=revision)
+
+
+def _is_classifier(config: Any) -> bool:
+    return any("ForSequenceClassification" in str(name) for name in config.architectures or ())
+
+
+def _classifier(path: str, dtype: str, revision: str | None) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "revision": revision}
+    return from_pretrained(AutoModelForSequenceClassification, path, **options)
+
+
+def _finished(model: Any, facts: RewardFacts) -> Any:
+    """The head in fp32, with the constant of its scores beside it."""
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear):
+        raise ModelError(
+            f"{type(model).__name__} has no linear head called score.", "Use a reward model on a decoder's last token."
+        )
+    head.float()
+    if len(facts.bias) != head.out_features:
+        raise ModelError(
+            f"{FACTS} has {len(facts.bias)} constants, and the model {head.out_features} labels.",
+            "A reward model has one label, or one for each of its groups.",
+        )
+    set_bias(model, torch.tensor(list(facts.bias)))
+    model.accordant_heads = tuple(facts.heads)
+    return model
+
+
+def with_new_head(causal: Any, dtype: str, heads: Sequence[str]) -> Any:
+    """A scorer on the body of a language model, which is taken apart for it. The head is drawn from torch's generator."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = causal.config
+    config.num_labels = max(1, len(heads))
+    if heads:
+        config.id2label, config.label2id = dict(enumerate(heads)), {head: i for i, head in enumerate(heads)}
+    config.problem_type = "regression"  # scores are numbers: pipelines then leave them as they are
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config, dtype=getattr(torch, dtype))
+    except ValueError as error:
+        raise ModelError(
+            f"{type(causal).__name__} cannot become a reward model: transformers has no ...ForSequenceClassification for "
+            f"{config.model_type}.",
+            "Use another architecture (Llama, Qwen, Mistral, Gemma, GPT-2, ...).",
+        ) from error
+    setattr(model, model.base_model_prefix, causal.base_model)
+    model.config = config  # the body's own, so that what is set on one is set on both
+    hidden = config.get_text_config().hidden_size
+    model.score = nn.Linear(hidden, config.num_labels, bias=False, dtype=torch.float32)
+    nn.init.normal_(model.score.weight, std=1.0 / math.sqrt(hidden + 1))
+    return _finished(model, RewardFacts(bias=[0.0] * config.num_labels, heads=tuple(heads)))
+
+
+def _adapter(path: str) -> dict[str, Any] | None:
+    """The settings of a LoRA adapter, where the folder holds one."""
+    file = Path(path).expanduser() / "adapter_config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _load_adapter(path: str, dtype: str) -> Any:
+    """A LoRA scorer: a new head on its base model, then adapter and head from the folder, merged."""
+    peft = require_peft(f"{path} is a LoRA adapter, which")
+    folder = str(Path(path).expanduser())
+    settings, facts = peft.PeftConfig.from_pretrained(folder), read_facts(path)
+    base = load_causal_lm(settings.base_model_name_or_path, dtype=dtype, revision=settings.revision)
+    model = peft.PeftModel.from_pretrained(with_new_head(base, dtype, facts.heads), folder).merge_and_unload()
+    return _finished(model, facts)
+
+
+# --- scores -------------------------------------------------------------------------------------------------------
+
+
+def is_scorer(model: nn.Module) -> bool:
+    """Does the model have a head called `score`?"""
+    return hasattr(_unwrapped(model), "score")
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
+def heads_of(model: nn.Module) -> tuple[str, ...]:
+    """The groups that the heads speak for; empty = one head."""
+    return tuple(getattr(_unwrapped(model), "accordant_heads", ()))
+
+
+def bias_of(model: nn.Module) -> Tensor:
+    """(G,) the constant of each head."""
+    bias: Tensor = _unwrapped(model).score_bias
+    return bias
+
+
+def set_bias(model: nn.Module, bias: Tensor) -> None:
+    """Not a part of the weights: transformers' heads have no bias, so it is kept in reward.json."""
+    target = _unwrapped(model)
+    device = next(target.parameters()).device
+    target.register_buffer("score_bias", bias.detach().float().to(device), persistent=False)
+
+
+def scale_head(model: nn.Module, factor: Tensor) -> None:
+    """Multiply scores by `factor` (G,), constants too."""
+    target = _unwrapped(model)
+    head = target.score
+    linear = head.modules_to_save[head.active_adapters[0]] if hasattr(head, "modules_to_save") else head
+    with torch.no_grad():
+        linear.weight.mul_(factor.to(linear.weight)[:, None])
+    set_bias(model, bias_of(model) * factor.to(bias_of(model)))
+
+
+def head_scores(model: nn.Module, hidden: Tensor) -> Tensor:
+    """(n, G) fp32 scores of hidden states (n, H)."""
+    target = _unwrapped(model)
+    with torch.autocast(hidden.device.type, enabled=False):
+        scores: Tensor = target.score(hidden.float()) + target.score_bias
+    return scores
+
+
+# --- the folder ---------------------------------------------------------------------------------------------------
+
+
+def distinct_pad(tokenizer: Any, model: Any, ends: Sequence[int]) -> None:
+    """Give tokenizer and model a padding token that never ends a text.
+
+    Classifiers of transformers read the score at the last token that is not padding: if a text's own last token were
+    the padding token, they would read it one token early.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
+        taken = {*ends, tokenizer.bos_token_id}
+        spare = [t for t in tokenizer.all_special_tokens if tokenizer.convert_tokens_to_ids(t) not in taken]
+        added = [t for t, i in tokenizer.get_added_vocab().items() if i not in taken and t not in spare]
+        named = [t for t in (*spare, *added) if "pad" in t.lower()] + [t for t in added if "reserved" in t]
+        tokenizer.add_special_tokens({"pad_token": named[0] if named else "<|pad|>"})
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer))
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def read_facts(path: str, revision: str | None = None) -> RewardFacts:
+    """`reward.json` of a folder or hub id; of foreign reward models, which have none, the usual values.
+
+    Raises:
+        ModelError: the file is damaged, or of a newer version.
+    """
+    file = _facts_file(path, revision)
+    if file is None:
+        return RewardFacts()
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return RewardFacts(**data)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{file}: not the facts of a reward model: {error}", "Export the model again.") from error
+
+
+def _facts_file(path: str, revision: str | None) -> Path | None:
+    if is_local(path):
+        file = Path(path).expanduser() / FACTS
+        return file if file.is_file() else None
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        path,
+        FACTS,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
+def write_facts(folder: Path, facts: RewardFacts) -> None:
+    (folder / FACTS).write_text(json.dumps(asdict(facts), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,121 @@
+"""Bradley-Terry reward model: learn a score from comparisons.
+
+    P(y_i before y_j | x) = sigmoid(r(x, y_i) - r(x, y_j))                            Bradley & Terry 1952
+    loss = - mean over rows of mean over pairs i < j of log sigmoid(r_i - r_j)        Ouyang et al. 2022, eq. 1
+
+r is a linear head on the last token's hidden state. The K responses of a row are computed in one forward, with the prompt
+once, and all their pairs are trained together; each row weighs one (of K = 9, single pairs overfit: Ouyang et al., 3.5).
+Options: rankings as one choice after another (`loss=plackett_luce`), judged-equal pairs (`ties`), flipped labels
+(`label_smoothing`), scores held near zero (`centre_coef`), a head for each group of people (`group_heads`).
+After training the scores are shifted so that demonstrations score 0 on average (`zero`), as Stiennon et al. 2020 do.
+Differs from the papers: nothing in the default; options are cited where their maths is (core.functional).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from core.api import Batch, CollectContext, ConfigError, LossOutput, Models, Objective, Reads, Row
+from core.api import functional as F
+
+
+class RewardBT(Objective):
+    """Bradley-Terry reward model from pairs and rankings."""
+
+    api_version = 1
+    reads: Reads = "rankings"
+    trains = frozenset({"reward"})
+    generates = False
+    mean_over = "rows"
+    default_lr = 1e-5
+    margins_may_miss = True
+
+    def __init__(
+        self,
+        loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry",
+        ties: Literal["ignore", "rao_kupper", "davidson"] = "ignore",
+        tie_share: float = 0.3333,
+        label_smoothing: float = 0.0,
+        centre_coef: float = 0.0,
+        group_heads: bool = False,
+        zero: Literal["demonstrations", "samples", "none"] = "demonstrations",
+        zero_rows: int = 512,
+    ) -> None:
+        _check(loss in ("bradley_terry", "plackett_luce"), "loss", loss, "bradley_terry or plackett_luce")
+        _check(ties in ("ignore", "rao_kupper", "davidson"), "ties", ties, "ignore, rao_kupper or davidson")
+        _check(ties == "ignore" or loss == "bradley_terry", "ties", ties, f"ignore with loss={loss}")
+        _check(0 < tie_share < 1, "tie_share", tie_share, "a share between 0 and 1")
+        _check(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
+        plain = loss == "bradley_terry" and ties == "ignore"
+        _check(label_smoothing == 0 or plain, "label_smoothing", label_smoothing, f"0 with loss={loss}, ties={ties}")
+        _check(0 <= centre_coef < float("inf"), "centre_coef", centre_coef, "0 or more")
+        _check(zero in ("demonstrations", "samples", "none"), "zero", zero, "demonstrations, samples or none")
+        _check(zero_rows >= 1, "zero_rows", zero_rows, "at least 1")
+        self.loss_type, self.ties, self.tie_share = loss, ties, tie_share
+        self.label_smoothing, self.centre_coef = label_smoothing, centre_coef
+        self.zero, self.zero_rows = zero, zero_rows
+        self.reads_ties = ties != "ignore"
+        self.heads_by = "group" if group_heads else ""
+        if zero == "samples":
+            self.frozen = frozenset({"policy"})
+
+    def loss(self, models: Models, batch: Batch) -> LossOutput:
+        scores = models.scores("reward", batch)
+        pairs = F.row_pairs(batch.row_index, batch.ties)
+        first, second = scores[pairs.first], scores[pairs.second]
+        if self.loss_type == "plackett_luce":
+            loss = F.plackett_luce_loss(scores, batch.row_index, batch.ties).mean()
+        else:
+            loss = self._pairwise(first - second, pairs)
+        if self.centre_coef > 0:
+            loss = loss + self.centre_coef * pairs.mean((first + second).square())
+        return LossOutput(loss, batch.count("rows"), score_metrics(scores.detach(), batch))
+
+    def _pairwise(self, difference: Any, pairs: Any) -> Any:
+        """() the mean over rows of the mean over their pairs."""
+        if self.ties == "rao_kupper":
+            return pairs.mean(F.rao_kupper_loss(difference, pairs.tied, self.tie_share))
+        if self.ties == "davidson":
+            return pairs.mean(F.davidson_loss(difference, pairs.tied, self.tie_share))
+        return pairs.mean(F.bradley_terry_loss(difference, self.label_smoothing), ~pairs.tied)
+
+    def finish(self, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:
+        return set_zero(self.zero, self.zero_rows, models, rows, ctx)
+
+
+def score_metrics(scores: Any, batch: Batch) -> dict[str, Any]:
+    """Means over rows, under the names of TRL's RewardTrainer; equal scores count half in `accuracy`.
+
+    `min_reward` and `max_reward` are means over rows of the lowest and highest score; tied pairs are left out.
+    """
+    pairs = F.row_pairs(batch.row_index, batch.ties)
+    difference = scores[pairs.first] - scores[pairs.second]
+    right = (difference > 0).float() + 0.5 * (difference == 0).float()
+    by_row = [scores[batch.row_index == i] for i in range(batch.num_rows)]
+    return {
+        "accuracy": pairs.mean(right, ~pairs.tied),
+        "margin": pairs.mean(difference, ~pairs.tied),
+        "mean_reward": sum(row.mean() for row in by_row) / batch.num_rows,
+        "min_reward": sum(row.min() for row in by_row) / batch.num_rows,
+        "max_reward": sum(row.max() for row in by_row) / batch.num_rows,
+    }
+
+
+def set_zero(zero: str, most: int, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:
+    """Shift scores so that known answers score 0 on average (Stiennon et al. 2020, 3.4; Huang et al. 2024, detail 5).
+
+    demonstrations: the best response of each of the first `most` rows scores 0 on average.
+    samples: answers that the policy samples to the rows' prompts have mean 0 and standard deviation 1.
+    A group's head is shifted by the rows of its own group.
+    """
+    if zero == "none":
+        return ""
+    chosen = list(rows[:most])
+    known = ctx.generate(chosen) if zero == "samples" else [row.with_responses(row.responses[:1]) for row in chosen]
+    return models.standardise("reward", known, ctx.scores("reward", known), unit_variance=zero == "samples")
+
+
+def _check(right: bool, key: str, value: object, expected: str) -> None:
+    if not right:
+        raise ConfigError(f"objective.{key} is {value}; expected {expected}.")

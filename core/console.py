@@ -157,6 +157,14 @@ class Console:
 
     # -- after training -------------------------------------------------------------------------------------------
 
+    def table(self, lines: Sequence[str]) -> None:
+        """Lines that are laid out already."""
+        if lines:
+            self.stop_live()
+            self.say()
+        for line in lines:
+            self.say(f"  {line}".rstrip())
+
     def summary(self, before: Mapping[str, float], after: Mapping[str, float], made: Mapping[str, Path]) -> None:
         """What changed, and where the report and the models are; `made`: role -> folder."""
         self.stop_live()

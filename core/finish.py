@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core.atomic import write_atomic
+from core.baselines import baselines, score_table
 from core.build import Run
 from core.export import export, export_role, export_scorer
 from core.modelcard import CardFacts
+from core.objective import Role
+from core.preferences import preference_lines, preference_report
 from core.rows import Row
 from core.scorer import RewardFacts, is_scorer
 
 log = logging.getLogger("accordant")
+
+TRAINED = "reward model"
+"""What the model that was just trained is called among the sources of its report."""
+PREFERENCES = "preferences.json"
 
 
 def finish(run: Run) -> dict[str, Any]:
@@ -21,16 +30,36 @@ def finish(run: Run) -> dict[str, Any]:
     said = run.objective.finish(run.models, run.data.train, run.context)
     if said:
         log.info(said)
+    told = [line for role in sorted(run.objective.trains) if is_scorer(run.models.of(role)) for line in judge(run, role)]
     before, after = run.folder.first_and_last_validation()
     made: dict[str, Path] = {
         role: _export(run, role, card_facts(run, role, before, after)) for role in sorted(run.objective.trains)
     }
+    run.console.table(told)
     run.console.summary(before, after, made)
     report = run.folder.path / "report.html"
     return {"before": before, "after": after, "report": str(report), **{role: str(path) for role, path in made.items()}}
 
 
-def _export(run: Run, role: str, facts: CardFacts) -> Path:
+def judge(run: Run, role: Role) -> list[str]:
+    """The report on a trained reward model, beside its baselines, in preferences.json. Returns it as lines of text.
+
+    What is compared are the validation rows, else (said so) the training rows.
+    """
+    rows = [row for row in run.data.validation or run.data.train if len(row.responses) > 1]
+    if not rows:
+        return []
+    if not run.data.validation:
+        log.warning("There are no validation rows: the reward model is judged on the rows it was trained on.")
+    others = [*run.rewards, *baselines(rows, [r.name for r in run.rewards], run.config["plugins"]["prefer"])]
+    scores: dict[str, Any] = {TRAINED: run.context.scores(role, rows), **dict(score_table(others, rows))}
+    units = {TRAINED: "log-odds", **{r.name: r.source.unit for r in others}}
+    report = preference_report(rows, scores, main=TRAINED, units=units, seed=int(run.config["seed"]))
+    write_atomic(run.folder.path / PREFERENCES, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return preference_lines(report)
+
+
+def _export(run: Run, role: Role, facts: CardFacts) -> Path:
     model = run.models.roles[role]
 
     def write(folder: Path) -> None:

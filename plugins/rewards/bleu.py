@@ -6,10 +6,11 @@
     BP   = 1 if c >= r else exp(1 - r/c)         c: words of the answer, r: of the reference nearest to it in length
 
 An answer that is short or has no matching 4-gram has p_n = 0, and BLEU would be 0. Hence, for one answer:
-    effective_order   N = the longest n-gram that the answer has, at most max_ngram_order
+    effective_order   N = the longest n-gram that the answer has, at most max_ngram_order (but see add-k)
     smooth_method     exp:   the k-th p_n without a match is 1 / (2^k * n-grams)        (method 3 below, NIST's)
                       floor: a p_n without a match is smooth_value / n-grams            (method 1)
-                      add-k: for n > 1, smooth_value is added to both counts of p_n     (method 2, Lin and Och 2004)
+                      add-k: for n > 1, smooth_value is added to both counts of p_n     (method 2, Lin and Och 2004);
+                             in sacrebleu N stays max_ngram_order then, and an order that the answer lacks has p_n = 1
                       none:  0 stays 0, and so does the product
 Where not one word matches, BLEU is 0 under every smoothing. An empty answer is 0.
 

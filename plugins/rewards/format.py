@@ -69,7 +69,7 @@ def _name_and_argument(rule: Any) -> tuple[str, Any]:
         name, argument = next(iter(rule.items()))
     else:
         name, argument = rule, None
-    if name not in RULES:
+    if not isinstance(name, str) or name not in RULES:
         raise ConfigError(
             f"reward.rules has {name!r}, which is no rule.{nearest(str(name), RULES)}", f"Rules: {', '.join(RULES)}."
         )

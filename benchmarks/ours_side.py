@@ -33,6 +33,7 @@ OBJECTIVE = {
     "sft_demos": ["objective=sft"],
     "dpo_cached": ["objective=dpo", "objective.reference=cached"],
     "dpo_live": ["objective=dpo", "objective.reference=live"],
+    "reward_bt": ["objective=reward_bt", "objective.zero=none"],
 }
 
 
@@ -73,7 +74,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
         *OBJECTIVE[args.task],
         "reward=none",
         "model=hf",
-        f"model.policy={args.model}",
+        f"model.{'reward' if args.task == 'reward_bt' else 'policy'}={args.model}",
         "data=jsonl",
         f"data.path={args.folder / INPUT}",
         "data.validation_fraction=0",
@@ -113,7 +114,7 @@ def prepare(args: argparse.Namespace) -> None:
     epoch = [data.train[i] for i in schedule.rows_of(0)]
     steps = [[epoch[i] for i in schedule.rows_of_step(step, len(epoch))] for step in range(args.steps)]
     sequences = [
-        [[(row.prompt + response.tokens, sum(response.mask)) for response in row.responses] for row in step]
+        [[(row.prompt + r.tokens, _trained(args.task, row.prompt, r)) for r in row.responses] for row in step]
         for step in steps
     ]
     work = Work(
@@ -123,6 +124,11 @@ def prepare(args: argparse.Namespace) -> None:
     (args.folder / WORK).write_text(json.dumps(dataclasses.asdict(work)), encoding="utf-8")
     ordered = "\n".join(by_id[row.id] for step in steps for row in step) + "\n"
     (args.folder / ORDERED).write_text(ordered, encoding="utf-8")
+
+
+def _trained(task: str, prompt: list[int], response: Any) -> int:
+    """Tokens in the loss; a reward's score is of the whole sequence."""
+    return len(prompt) + len(response.tokens) if task == "reward_bt" else sum(response.mask)
 
 
 def run(args: argparse.Namespace) -> Measurement:

@@ -28,7 +28,7 @@ from benchmarks.ours_side import ORDERED, Work
 from benchmarks.workload import DataAbsent, Workload, make
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = {"sft": 2.5, "sft_demos": 2.5, "dpo_cached": 3.2, "dpo_live": 3.5}
+TARGETS = {"sft": 2.5, "sft_demos": 2.5, "dpo_cached": 3.2, "dpo_live": 3.5, "reward_bt": 2.4}
 BATCH = 8  # rows of an optimizer step
 MICRO = (1, 2, 4, 8)  # rows of a micro-batch, TRL
 OTHERS = ("group_by_length",)
@@ -37,6 +37,7 @@ VARIANTS = {
     "sft_demos": (*OTHERS, "padding_free"),
     "dpo_cached": OTHERS,
     "dpo_live": OTHERS,
+    "reward_bt": OTHERS,
 }
 FIRST_LOSS, EVERY_LOSS = 1e-3, 5e-3
 """How far the losses of the two sides may differ: at the first step, where the weights are equal, and at any step."""
@@ -168,7 +169,7 @@ class Bench:
         out = self.scratch / "out.json"
         out.unlink(missing_ok=True)
         command = [sys.executable, "-m", f"benchmarks.{module}", "--task", task, "--steps", str(steps), "--out", str(out)]
-        command += ["--model", str(self.workload.model), "--batch", str(BATCH), "--threads", str(self.args.threads)]
+        command += ["--model", str(self.workload.start(task)), "--batch", str(BATCH), "--threads", str(self.args.threads)]
         command += options
         command += ["--folder", str(folder)] if folder else []
         done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -206,7 +207,7 @@ def check_equal(pair: Pair, setting: Setting, work: Work) -> None:
     for step, (a, b) in enumerate(zip(ours.losses, trl.losses, strict=True)):
         if not abs(a - b) <= (EVERY_LOSS if step else FIRST_LOSS):
             raise UnequalWork(f"{ours.task}: loss {a:.5f} at step {step + 1}, TRL {b:.5f}")
-    for name in ("logps/chosen", "logps/rejected"):
+    for name in ("logps/chosen", "logps/rejected", "margin", "mean_reward"):
         a, b = (m.first_metrics.get(name, 0.0) for m in (ours, trl))
         if abs(a - b) > 1e-4 * max(1.0, abs(b)):
             raise UnequalWork(f"{ours.task}: {name} is {a:.4f} at the first step, TRL {b:.4f}")

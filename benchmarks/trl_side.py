@@ -34,7 +34,7 @@ QUIET = {
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--task", choices=["sft", "sft_demos", "dpo_cached", "dpo_live"], required=True)
+    parser.add_argument("--task", choices=["sft", "sft_demos", "dpo_cached", "dpo_live", "reward_bt"], required=True)
     parser.add_argument("--rows", type=Path, required=True, help="JSONL in the order of training")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="where the JSON goes; default: standard output")
@@ -93,6 +93,8 @@ def build(args: argparse.Namespace, folder: str) -> Any:
 
         config = SFTConfig(**options, padding_free=args.variant == "padding_free")
         return SFTTrainer(model=load(), args=config, train_dataset=rows, processing_class=tokenizer)
+    if args.task == "reward_bt":
+        return _reward_trainer(args, rows, tokenizer, options)
     from trl import DPOConfig, DPOTrainer
 
     cached = args.task == "dpo_cached"
@@ -102,11 +104,22 @@ def build(args: argparse.Namespace, folder: str) -> Any:
     return DPOTrainer(model=load(), args=config, train_dataset=rows, processing_class=tokenizer)
 
 
+def _reward_trainer(args: argparse.Namespace, rows: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, dtype="float32")
+    return RewardTrainer(model=model, args=RewardConfig(**options), train_dataset=rows, processing_class=tokenizer)
+
+
 def tokens_of(task: str, example: dict[str, Any]) -> list[tuple[list[int], int]]:
     """(all tokens, how many of them are trained on) of each sequence of one prepared example of TRL's data set."""
     if task.startswith("sft"):
         return [(list(example["input_ids"]), sum(label != -100 for label in example["labels"]))]
-    return [(list(example["prompt_ids"] + example[k]), len(example[k])) for k in ("chosen_ids", "rejected_ids")]
+    sides = ("chosen_ids", "rejected_ids")
+    if task == "reward_bt":  # the score is of the whole sequence, which is all that this trainer keeps
+        return [(list(example[k]), len(example[k])) for k in sides]
+    return [(list(example["prompt_ids"] + example[k]), len(example[k])) for k in sides]
 
 
 def run(args: argparse.Namespace) -> Measurement:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 2  # change it when anything below changes what is made
+VERSION = 3  # change it when anything below changes what is made
 MAX_LENGTH = 512  # tokens of a prompt with one response; longer rows are left out, so that neither side truncates
 VOCAB_SIZE = 8192
 EOS, PAD, BOS = "<|end|>", "<|pad|>", "<|begin|>"
@@ -44,6 +44,7 @@ class Workload:
 
     Attributes:
         model: a folder that `from_pretrained` loads, with the tokenizer (float32 weights).
+        reward: the same model with a scalar head, one for both sides, as a sequence classifier.
         pairs: JSONL of {"id", "prompt", "chosen", "rejected"}: long prompts, short answers.
         chosen: JSONL of {"id", "prompt", "completion"}: the same pairs' chosen responses.
         demonstrations: JSONL of {"id", "prompt", "completion"}: short prompts, long answers.
@@ -51,10 +52,15 @@ class Workload:
     """
 
     model: Path
+    reward: Path
     pairs: Path
     chosen: Path
     demonstrations: Path
     counts: Mapping[str, Any]
+
+    def start(self, task: str) -> Path:
+        """The model that a task trains."""
+        return self.reward if task == "reward_bt" else self.model
 
     def rows(self, task: str) -> Path:
         """The file that a task reads."""
@@ -126,7 +132,7 @@ def _make_tokenizer(texts: Iterator[str], folder: Path) -> Any:
 
 def _make_model(tokenizer: Any, folder: Path) -> int:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -140,7 +146,11 @@ def _make_model(tokenizer: Any, folder: Path) -> int:
         **ARCHITECTURE,
     )
     model = LlamaForCausalLM(config).float()
-    model.save_pretrained(folder)
+    model.save_pretrained(folder / "model")
+    config.num_labels = 1
+    reward = LlamaForSequenceClassification(config).float()
+    reward.model = model.model
+    reward.save_pretrained(folder / "reward")
     return sum(p.numel() for p in model.parameters())
 
 
@@ -183,7 +193,7 @@ def make(root: Path | None = None) -> Workload:
                 (Path(scratch) / "made").rename(folder)
     counts = json.loads((folder / "counts.json").read_text())
     pairs, chosen, demonstrations = (folder / f"{name}.jsonl" for name in ("pairs", "chosen", "demonstrations"))
-    return Workload(folder / "model", pairs, chosen, demonstrations, counts)
+    return Workload(folder / "model", folder / "reward", pairs, chosen, demonstrations, counts)
 
 
 def _fill(folder: Path, data: Path) -> None:
@@ -192,7 +202,8 @@ def _fill(folder: Path, data: Path) -> None:
     distinct = (*rows["pairs"], *rows["demonstrations"])
     texts = (text for row in distinct for name, text in row.items() if name != "id")
     tokenizer = _make_tokenizer(texts, folder / "model")
-    counts: dict[str, Any] = {"parameters": _make_model(tokenizer, folder / "model")}
+    counts: dict[str, Any] = {"parameters": _make_model(tokenizer, folder)}
+    tokenizer.save_pretrained(folder / "reward")
     for name, part in rows.items():
         kept, tokens = _keep_short(part, tokenizer)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)

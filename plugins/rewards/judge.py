@@ -13,33 +13,34 @@ the answers are fenced in by marks they cannot know (plugins.rewards.judging.rub
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
-import json
 import logging
 import math
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from core.api import ConfigError, RewardSource, Sample, cache_folder, looks_secret
+from core.api import ConfigError, RewardSource, Sample, cache_folder
 from plugins.rewards.judging.endpoint import Budget, Endpoint
+from plugins.rewards.judging.options import (
+    check,
+    check_address,
+    check_extra,
+    check_key_name,
+    check_least,
+    check_on_error,
+    check_package,
+    check_positive,
+    checked_scale,
+)
 from plugins.rewards.judging.replies import MemoryReplies, Replies, on_disk
 from plugins.rewards.judging.rubric import Rubric
 from plugins.rewards.judging.tally import Tally
 from plugins.rewards.judging.wire import Failure, JudgeError, Settings
 
 log = logging.getLogger("accordant")
-
-_OWN_FIELDS = ("model", "messages", "temperature", "max_tokens", "stream", "n")
-# Keys of well-known services that are made of the characters of a name; others hold a hyphen or a dot.
-_KEY_SHAPE = re.compile(
-    r"(hf_|gh[pousr]_|github_pat_|gsk_|sk_|xai_|AIza|AKIA).{12,}|(?=.*[a-z])(?=.*\d)\w{24,}|[A-Za-z0-9]{32,}"
-)
 
 
 class Judge(RewardSource):
@@ -70,27 +71,18 @@ class Judge(RewardSource):
         error_value: float | None = None,
         cache: str | None = "auto",
     ) -> None:
-        _check(mode in ("pointwise", "pairwise"), "mode", mode, "pointwise or pairwise")
-        _check_address(base_url)
-        _check(bool(model.strip()), "model", repr(model), "the model's name at the endpoint")
-        _check_key_name(api_key_env)
-        _check_extra(extra or {})
-        for key, number, least in (
-            ("concurrency", concurrency, 1),
-            ("retries", retries, 0),
-            ("backoff", backoff, 0),
-            ("max_wait", max_wait, 0),
-            ("verdict_retries", verdict_retries, 0),
-            ("temperature", temperature, 0),
-            ("max_tokens", max_tokens, 1),
-            ("max_requests", max_requests, 0),
-        ):
-            _check(number is None or least <= number < math.inf, key, number, f"{least} or more")
-        _check(0 < timeout < math.inf, "timeout", timeout, "seconds above 0")
-        _check(max_seconds is None or 0 < max_seconds < math.inf, "max_seconds", max_seconds, "seconds above 0, or null")
-        _check_on_error(on_error, error_value)
+        check(mode in ("pointwise", "pairwise"), "mode", mode, "pointwise or pairwise")
+        check_address(base_url)
+        check(bool(model.strip()), "model", repr(model), "the model's name at the endpoint")
+        check_key_name(api_key_env)
+        check_extra(extra or {})
+        check_least(0, temperature=temperature, retries=retries, backoff=backoff, max_wait=max_wait)
+        check_least(0, verdict_retries=verdict_retries, max_requests=max_requests)
+        check_least(1, concurrency=concurrency, max_tokens=max_tokens)
+        check_positive(timeout=timeout, max_seconds=max_seconds)
+        check_on_error(on_error, error_value)
         self.mode, self.on_error, self.error_value, self.cache = mode, on_error, error_value, cache
-        self.rubric = Rubric.load(mode, rubric, _checked_scale(scale, mode))
+        self.rubric = Rubric.load(mode, rubric, checked_scale(scale, mode))
         self.settings = Settings(
             base_url=base_url,
             model=model,
@@ -105,7 +97,7 @@ class Judge(RewardSource):
             max_wait=max_wait,
             verdict_retries=verdict_retries,
         )
-        _check_package()
+        check_package()
         self.settings.api_key()  # said now, not after the first collection
         self.needs = frozenset({"references"} if self.rubric.uses_reference else ())
         self.unit = "share of the scale" if mode == "pointwise" else "win rate"
@@ -241,86 +233,3 @@ def _duels(row: Sequence[Sample]) -> Iterator[tuple[Sample, str, str]]:
     if len(row) == 1:
         texts += [rival for rival in _rivals(row[0], []) if rival not in texts]
     yield from ((row[0], one, other) for one, other in itertools.combinations(texts, 2))
-
-
-def _check(right: bool, key: str, value: object, expected: str) -> None:
-    if not right:
-        raise ConfigError(f"reward.{key} is {value}; expected {expected}.")
-
-
-def _check_address(base_url: str) -> None:
-    hint = "For example http://localhost:8000/v1: the part before /chat/completions."
-    try:
-        parts = urlsplit(base_url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        parts, whole = urlsplit(""), False
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise ConfigError("reward.base_url carries a user or a password.", "Name a key's environment variable: api_key_env.")
-    if parts.query or parts.fragment:
-        raise ConfigError("reward.base_url carries a query or a fragment (? or #).", hint)
-    if not whole:
-        raise ConfigError(f"reward.base_url is {base_url!r}; expected an address of http or https.", hint)
-    if parts.path.rstrip("/").endswith("/chat/completions"):
-        raise ConfigError(f"reward.base_url is {base_url!r}, with the end that is added here.", hint)
-
-
-def _check_key_name(name: str | None) -> None:
-    """The value is not repeated: where it is no name it may well be a key."""
-    hint = "Put the key into the environment and give the variable's name: reward.api_key_env=MY_JUDGE_KEY."
-    if name is None:
-        return
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ConfigError("reward.api_key_env is no name of an environment variable (it is not repeated here).", hint)
-    if _KEY_SHAPE.fullmatch(name):
-        raise ConfigError("reward.api_key_env looks like a key, not like the name of one (it is not repeated here).", hint)
-
-
-def _check_extra(extra: Mapping[str, Any]) -> None:
-    for name in extra:
-        if name in _OWN_FIELDS:
-            raise ConfigError(
-                f"reward.extra.{name} is given, but {name} is set by reward=judge itself.",
-                "Use the option of that name; answers are not streamed, and one is asked for.",
-            )
-    secret = next((name for name in _names(extra) if looks_secret(name)), None)
-    if secret is not None:
-        raise ConfigError(f"reward.extra holds {secret!r}, which looks like a secret.", "Keys go by reward.api_key_env.")
-    try:
-        json.dumps(extra, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"reward.extra cannot be sent as JSON ({error}).", "Use texts, numbers, lists and maps."
-        ) from error
-
-
-def _names(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        yield from map(str, value)
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    for item in items:
-        yield from _names(item)
-
-
-def _check_on_error(on_error: str, error_value: float | None) -> None:
-    _check(on_error in ("fail", "skip", "value"), "on_error", on_error, "fail, skip or value")
-    if on_error == "value" and (error_value is None or not math.isfinite(error_value)):
-        raise ConfigError(f"reward.on_error is value, and reward.error_value is {error_value}.", "Give a finite number.")
-    if on_error != "value" and error_value is not None:
-        raise ConfigError(
-            f"reward.error_value is {error_value}, and reward.on_error={on_error} has no use for it.",
-            "Set reward.on_error=value, or leave the number out.",
-        )
-
-
-def _checked_scale(scale: Sequence[float], mode: str) -> tuple[float, float]:
-    right = len(scale) == 2 and -math.inf < scale[0] < scale[1] < math.inf
-    _check(right, "scale", list(scale), "two finite numbers, the lowest score first")
-    if mode == "pairwise" and tuple(scale) != (1, 10):
-        raise ConfigError(f"reward.scale is {list(scale)}, and mode=pairwise has no scale.", "Leave it out.")
-    return float(scale[0]), float(scale[1])
-
-
-def _check_package() -> None:
-    if importlib.util.find_spec("httpx") is None:
-        raise ConfigError("reward=judge needs the package httpx, which is not installed.", 'pip install "accordant[judge]"')

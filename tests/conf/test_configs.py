@@ -20,6 +20,7 @@ CONF = ROOT / "conf"
 NEEDS = {
     "function": ["reward.path=os.path:basename"],
     "regex": ["reward.pattern=Paris"],
+    "judge": ["reward.base_url=http://localhost:8000/v1", "reward.model=m"],
     "jsonl": ["data.path=rows.jsonl"],
     "hub": ["data.path=org/name"],
     "hf": ["model.policy=org/name"],

@@ -36,7 +36,7 @@ _GROUPS = (
     "objective|reward|model|data|generation|optim|trainer|logger|eval|checkpoint|run|plugins"  # the config's top-level maps
 )
 _KEY = re.compile(rf"`((?:{_GROUPS})(?:\.(?!json\b|lock\b)[a-z_]+)+)(?:=[^`]*)?`")
-_OPEN = ("plugins.prefer.", "reward.kwargs.", "model.lora.")  # maps with keys of the user's own
+_OPEN = ("plugins.prefer.", "reward.kwargs.", "reward.extra.", "model.lora.")  # maps with keys of the user's own
 _NEEDS = {
     "jsonl": "data.path=rows.jsonl",
     "hub": "data.path=org/name",

@@ -43,7 +43,8 @@ def test_stand_ins_act_as_the_real_thing():
 def test_importing_the_api_and_the_light_modules_imports_nothing_heavy():
     light = "core core.rows core.reward core.objective core.errors core.registry core.compose core.run core.cli core.api"
     plugins = (
-        "plugins.objectives.sft plugins.objectives.dpo plugins.rewards.length plugins.rewards.gold plugins.rewards.function"
+        "plugins.objectives.sft plugins.objectives.dpo plugins.rewards.length plugins.rewards.gold plugins.rewards.function "
+        "plugins.rewards.judge"
     )
     modules = [
         *light.split(),

@@ -7,9 +7,11 @@ that leaves this module.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -106,7 +108,7 @@ class _Call:
         free = asyncio.Semaphore(self.settings.concurrency)
         limits = httpx.Limits(max_connections=self.settings.concurrency)
         self.began = self.clock()
-        async with httpx.AsyncClient(headers=self.headers, timeout=None, limits=limits) as client:
+        async with httpx.AsyncClient(headers=self.headers, timeout=None, limits=limits, verify=_trusted()) as client:
 
             async def one(key: str, message: str) -> float | Failure:
                 async with free:
@@ -239,6 +241,14 @@ class _Call:
 def _after(failure: Failure, tries: int) -> Failure:
     text = f"{failure.text} (the last of {tries} tries)" if tries > 1 else failure.text
     return Failure(failure.kind, text, hint=failure.hint)
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Reading the certificates takes longer than a call that the cache answers; once is enough."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _last(reply: str) -> str:

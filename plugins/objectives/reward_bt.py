@@ -28,7 +28,7 @@ class RewardBT(Objective):
     trains = frozenset({"reward"})
     generates = False
     mean_over = "rows"
-    default_lr = 1e-5
+    default_lr = 2e-5
     margins_may_miss = True
 
     def __init__(

@@ -22,6 +22,7 @@ from core.errors import ConfigError
 from core.report.changes import Change, changes, headline, show
 from core.report.charts import HEIGHT, WIDTH, chart_groups
 from core.report.facts import read_facts
+from core.report.preferences import section
 from core.runfolder import RUN
 from core.text import visible
 
@@ -53,6 +54,7 @@ def render(facts: dict[str, Any]) -> str:
     template = environment.from_string(_asset("report.html.jinja"))
     return template.render(
         facts,
+        reward=section(facts["preferences"]),
         groups=chart_groups(facts["series"], facts["likelihood"]),
         width=WIDTH,
         height=HEIGHT,

@@ -79,6 +79,11 @@ def reward_keys(metrics: Mapping[str, Any]) -> list[str]:
     return named or [key for key in _REWARD_FALLBACKS if key in metrics][:1]
 
 
+def generated(found: Sequence[Change]) -> bool:
+    """True where a policy's answers were measured: there is a reward of them, or a length."""
+    return any(change.key not in ("loss", ACCURACY) for change in found)
+
+
 def headline(found: Sequence[Change], title: str) -> str:
     """One sentence: "DPO with reward length: the length reward rose from 0.21 to 0.46, answers grew from ..."."""
     clauses = [_clause(change) for change in found if change.key not in ("loss", ACCURACY)][:3]

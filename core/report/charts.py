@@ -73,7 +73,7 @@ def chart_groups(series: Series, likelihood: Mapping[str, Points]) -> list[tuple
     ]
     pair = {"rewards/chosen", "rewards/rejected"} <= set(names)
     if pair:
-        made["Rewards"].append(_implicit_rewards(series))
+        made["Rewards"] += _two_sides(series)
         names = [n for n in names if n not in ("rewards/chosen", "rewards/rejected")]
     for name in names[:_MOST_CHARTS]:
         lines = [Line(split, split, series[name][split]) for split in ("train", "validation") if series[name].get(split)]
@@ -102,7 +102,7 @@ def draw(title: str, lines: Sequence[Line], zero: str = "") -> Chart:
     }
     return Chart(
         title,
-        " / ".join(show(line.points[-1][1]) for line in lines) if zero else show(newest[1]),
+        " / ".join(show(line.points[-1][1]) for line in lines) if zero or lines[0].style == "chosen" else show(newest[1]),
         f"{title}: {said}, up to step {newest[0]}.",
         "".join(parts),
         json.dumps(data),
@@ -111,13 +111,17 @@ def draw(title: str, lines: Sequence[Line], zero: str = "") -> Chart:
     )
 
 
-def _implicit_rewards(series: Series) -> Chart:
+def _two_sides(series: Series) -> list[Chart]:
+    """Rewards of chosen and rejected; a policy's own, where there are log-ratios, are 0 where it equals the reference."""
     both = [series[f"rewards/{side}"] for side in ("chosen", "rejected")]
     split = "validation" if all(len(s.get("validation", [])) > 1 for s in both) else "train"
     sides = zip(("chosen", "rejected"), both, strict=True)
-    return draw(
-        f"implicit rewards, {split}", [Line(side, side, s[split]) for side, s in sides if s.get(split)], zero="reference"
-    )
+    lines = [Line(side, side, s[split]) for side, s in sides if s.get(split)]
+    if not any(len(line.points) > 1 for line in lines):
+        return []
+    if "log_ratios/chosen" in series:
+        return [draw(f"implicit rewards, {split}", lines, zero="reference")]
+    return [draw(f"rewards of chosen and rejected, {split}", lines)]
 
 
 @dataclass(frozen=True)

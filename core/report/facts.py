@@ -14,7 +14,9 @@ import yaml  # type: ignore[import-untyped]
 
 from core import __version__
 from core.redact import Redactor
-from core.report.changes import changes, headline, show
+from core.report.agreement import FILE as PREFERENCES
+from core.report.agreement import agreement, preferences_of
+from core.report.changes import Change, changes, generated, headline, show
 from core.runfolder import CONFIG, LEADING, METRICS, NOTES, RUN, read_json, read_jsonl, run_state
 
 Points = list[tuple[int, float]]
@@ -39,7 +41,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     samples = _samples(folder)
     found = changes(*_before_after(series, samples))
     step = max((int(r.get("step", 0)) for r in records), default=0)
-    title = _title(config)
+    preferences = preferences_of(read_json(folder / PREFERENCES))
+    title = _title(config, preferences)
     likelihood = log_ratios(series)
     facts = {
         "accordant": __version__,
@@ -47,8 +50,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "title": title,
         "state": state,
         "state_text": _state_text(state, step, run),
-        "headline": headline(found, title),
+        "headline": _headline(found, title, preferences),
         "changes": [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
+        "preferences": preferences,
         "step": step,
         "run": _run_rows(run, records, series, config, step),
         "likelihood_warning": _DEGENERATE if _both_fell(likelihood) and not _advised(folder) else "",
@@ -190,11 +194,22 @@ def _config(path: Path) -> tuple[dict[str, Any], str]:
     return (value if isinstance(value, dict) else {}), text
 
 
-def _title(config: Mapping[str, Any]) -> str:
+def _title(config: Mapping[str, Any], preferences: Mapping[str, Any] | None) -> str:
     objective, reward = (str((config.get(key) or {}).get("name") or "") for key in ("objective", "reward"))
-    title = objective.replace("_", " ") or "a run"
-    title = title.upper() if len(title) <= 3 else title.capitalize()
-    return f"{title} with reward {reward}" if reward and reward != "none" else title
+    if preferences and not objective:
+        return f"Reward {preferences['main']}"
+    words = [word.upper() if len(word) <= 3 else word for word in objective.split("_")] if objective else ["a run"]
+    title = " ".join(words)
+    title = title[0].upper() + title[1:]
+    # What a run that trains a reward is held against is no part of its name.
+    baseline = preferences is not None and preferences["main"] != reward
+    return title if baseline or reward in ("", "none") else f"{title} with reward {reward}"
+
+
+def _headline(found: Sequence[Change], title: str, preferences: Mapping[str, Any] | None) -> str:
+    """What changed; of a run that answered nothing, how far its reward agrees with the annotators."""
+    agrees = agreement(preferences) if preferences else ""
+    return f"{title}: {agrees}." if agrees and not generated(found) else headline(found, title)
 
 
 def _state_text(state: str, step: int, run: Mapping[str, Any]) -> str:

@@ -1,0 +1,55 @@
+"""A report on a reward as lines of text, for a console."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+_WIDTH = 100
+_MINUS = "−"
+
+
+def preference_lines(report: Mapping[str, Any]) -> list[str]:
+    """A small table (sources by accuracy, accuracy with length balanced, lead of the main one, tau), then the verdict."""
+    head = ["", "agrees", "length-balanced", f"{report['main']} leads by", "tau"]
+    rows = [head] + [_row(name, source, report) for name, source in report["sources"].items()]
+    # Columns that say nothing for this data (no rankings, no baseline) take no room.
+    used = [k for k in range(len(head)) if k == 0 or any(row[k] for row in rows[1:])]
+    widths = {k: max(len(row[k]) for row in rows) for k in used}
+    table = ["  ".join(row[k].ljust(widths[k]) for k in used).rstrip() for row in rows]
+    return [*(table if len(used) > 1 else []), *textwrap.wrap(report["verdict"]["text"], _WIDTH)]
+
+
+def _row(name: str, source: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    lead = source["difference"]
+    return [
+        name,
+        _percent(source["accuracy"]),
+        _percent(source["length_balanced"]),
+        _points(lead) if lead else "",
+        _plain(source["tau"]) if source["tau"] else "",
+    ]
+
+
+def _percent(estimate: Mapping[str, Any]) -> str:
+    return "" if estimate["value"] is None else f"{100 * estimate['value']:.1f} %{_interval(estimate, 100, 1)}"
+
+
+def _points(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return ""
+    return f"{100 * estimate['value']:+.1f}".replace("-", _MINUS) + _interval(estimate, 100, 1)
+
+
+def _plain(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return ""
+    return f"{estimate['value']:.2f}".replace("-", _MINUS) + _interval(estimate, 1, 2)
+
+
+def _interval(estimate: Mapping[str, Any], factor: float, digits: int) -> str:
+    if estimate["low"] is None:
+        return ""
+    low, high = (f"{factor * estimate[side]:.{digits}f}".replace("-", _MINUS) for side in ("low", "high"))
+    return f" [{low}, {high}]"

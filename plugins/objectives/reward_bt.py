@@ -70,7 +70,7 @@ class RewardBT(Objective):
             loss = self._pairwise(first - second, pairs)
         if self.centre_coef > 0:
             loss = loss + self.centre_coef * pairs.mean((first + second).square())
-        return LossOutput(loss, batch.count("rows"), score_metrics(scores.detach(), batch))
+        return LossOutput(loss, batch.count("rows"), score_metrics(scores, batch, pairs))
 
     def _pairwise(self, difference: Any, pairs: Any) -> Any:
         """() the mean over rows of the mean over their pairs."""
@@ -84,21 +84,23 @@ class RewardBT(Objective):
         return set_zero(self.zero, self.zero_rows, models, rows, ctx)
 
 
-def score_metrics(scores: Any, batch: Batch) -> dict[str, Any]:
+def score_metrics(scores: Any, batch: Batch, pairs: Any) -> dict[str, Any]:
     """Means over rows, under the names of TRL's RewardTrainer; equal scores count half in `accuracy`.
 
     `min_reward` and `max_reward` are means over rows of the lowest and highest score; tied pairs are left out.
     """
-    pairs = F.row_pairs(batch.row_index, batch.ties)
+    scores = scores.detach()
     difference = scores[pairs.first] - scores[pairs.second]
     right = (difference > 0).float() + 0.5 * (difference == 0).float()
-    by_row = [scores[batch.row_index == i] for i in range(batch.num_rows)]
+    by_row = {how: scores.new_zeros(batch.num_rows) for how in ("mean", "amin", "amax")}
+    for how, values in by_row.items():
+        values.scatter_reduce_(0, batch.row_index, scores, how, include_self=False)
     return {
         "accuracy": pairs.mean(right, ~pairs.tied),
         "margin": pairs.mean(difference, ~pairs.tied),
-        "mean_reward": sum(row.mean() for row in by_row) / batch.num_rows,
-        "min_reward": sum(row.min() for row in by_row) / batch.num_rows,
-        "max_reward": sum(row.max() for row in by_row) / batch.num_rows,
+        "mean_reward": by_row["mean"].mean(),
+        "min_reward": by_row["amin"].mean(),
+        "max_reward": by_row["amax"].mean(),
     }
 
 

@@ -105,7 +105,8 @@ class RewardMargin(Objective):
         loss = F.bradley_terry_loss(chosen - rejected - margins, self.label_smoothing).mean()
         if self.centre_coef > 0:
             loss = loss + self.centre_coef * (chosen + rejected).square().mean()
-        metrics = {**score_metrics(scores.detach(), batch), "asked_margin": margins.mean()}
+        pairs = F.row_pairs(batch.row_index, batch.ties)
+        metrics = {**score_metrics(scores, batch, pairs), "asked_margin": margins.mean()}
         return LossOutput(loss, batch.count("rows"), metrics)
 
     def finish(self, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:

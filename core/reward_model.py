@@ -32,7 +32,8 @@ class RewardModel:
     """A sequence-classification reward model: ours, or any from a folder or the hub.
 
     Texts are made as in its training: by its own chat template for turns, else as they are; a response that was cut by
-    a length limit gets no end token. What is too long is cut, prompts at their beginning, and counted in the log.
+    a length limit gets no end token. What is too long is cut as in training, answers at their end, and counted in the log;
+    of a prompt that leaves no room for an answer the later half of what the model takes is kept.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class RewardModel:
         Args:
             path: a folder, or an id on the hub.
             device: auto = a GPU where there is one.
-            template: auto | chat | plain; None = what the model says of itself (reward.json), else auto.
+            template: auto | chat | plain; None = what the model says of itself in reward.json; of foreign models chat
+                where the tokenizer has a chat template, else auto.
             batch_tokens: tokens computed at once; responses of similar length go together.
 
         Raises:
@@ -63,7 +65,11 @@ class RewardModel:
         self.tokenizer = load_tokenizer(path, revision)
         self.heads: Sequence[str] = self.facts.heads
         self._tokeniser = Tokeniser(
-            self._data_config(template or self.facts.template, model), self.tokenizer, "rankings", DataReport()
+            self._data_config(template or self.facts.template, model),
+            self.tokenizer,
+            "rankings",
+            DataReport(),
+            keep_all=True,
         )
         self._told: set[str] = set()
 
@@ -114,9 +120,9 @@ class RewardModel:
     def _data_config(self, template: str, model: Any) -> DataConfig:
         known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         limits = [n for n in (self.facts.max_length, known, self.tokenizer.model_max_length) if n is not None and n < 10**6]
-        longest = min(limits, default=None)
-        half = None if longest is None else max(1, longest // 2)
-        return DataConfig(template=template, max_length=longest, max_prompt_length=half)
+        return DataConfig(
+            template=template, max_length=min(limits, default=None), max_prompt_length=self.facts.max_prompt_length
+        )
 
     def _tell(self, counts: SplitReport) -> None:
         """Say once of each kind that texts were cut."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ModelError
-from core.loading import from_pretrained, is_local, load_causal_lm, require_peft
+from core.loading import from_pretrained, is_local, load_causal_lm, load_tokenizer, named_after, require_peft
 
 FACTS = "reward.json"
 
@@ -31,16 +31,37 @@ class RewardFacts:
     Attributes:
         bias: one constant per head, added to the scores that the classifier gives.
         heads: the group of people that each head speaks for; empty = one head for all.
-        template: how prompt and response become text: chat, plain or auto (see docs/data.md).
+        template: how prompt and response become text: chat, plain or auto (see docs/data.md); None = not known.
         response_prefix: what stands before a response in plain text and in turns (often one space, or nothing).
         max_length: tokens of prompt and response that the model was trained on at most; None = the tokenizer's limit.
+        max_prompt_length: tokens of a prompt that it was trained on at most; None = no limit but max_length.
     """
 
     bias: Sequence[float] = (0.0,)
     heads: Sequence[str] = ()
-    template: str = "auto"
+    template: str | None = None
     response_prefix: str = ""
     max_length: int | None = None
+    max_prompt_length: int | None = None
+
+    def __post_init__(self) -> None:
+        numbers = isinstance(self.bias, (list, tuple)) and all(isinstance(b, (int, float)) for b in self.bias)
+        named = isinstance(self.heads, (list, tuple)) and all(isinstance(h, str) for h in self.heads)
+        expected = {
+            "bias": (numbers and all(map(math.isfinite, self.bias)), "a list of numbers"),
+            "heads": (named and (not self.heads or len(self.heads) == len(self.bias)), "a name for each constant, or none"),
+            "template": (self.template in ("auto", "chat", "plain"), "auto, chat or plain"),
+            "response_prefix": (isinstance(self.response_prefix, str), "a text"),
+            "max_length": (_is_length(self.max_length), "a whole number or null"),
+            "max_prompt_length": (_is_length(self.max_prompt_length), "a whole number or null"),
+        }
+        for key, (right, what) in expected.items():
+            if not right:
+                raise ValueError(f"{key} is {getattr(self, key)!r}; expected {what}")
+
+
+def _is_length(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
 
 
 def load_scorer(
@@ -65,6 +86,7 @@ def load_scorer(
     """
     settings = _adapter(path)
     if settings is not None and settings.get("task_type") == "SEQ_CLS":
+        _check_heads(path, heads, read_facts(path))
         return _load_adapter(path, dtype)
     config = _config(path, revision) if settings is None else None
     if not new_head and (config is None or not _is_classifier(config)):
@@ -78,14 +100,17 @@ def load_scorer(
         body = load_causal_lm(path, dtype=dtype, revision=revision)
         return with_new_head(body, dtype, heads)
     facts = read_facts(path, revision)
-    if heads and list(heads) != list(facts.heads):
+    _check_heads(path, heads, facts)
+    return _finished(_classifier(path, config, dtype, revision), facts)
+
+
+def _check_heads(path: str, wanted: Sequence[str], facts: RewardFacts) -> None:
+    if wanted and list(wanted) != list(facts.heads):
         raise ModelError(
             f"{path}: this reward model has heads for {', '.join(facts.heads) or 'nobody in particular'}, and heads for "
-            f"{', '.join(heads)} are asked for.",
+            f"{', '.join(wanted)} are asked for.",
             "Start from a language model, or leave objective.group_heads out.",
         )
-    model = _classifier(path, dtype, revision)
-    return _finished(model, facts)
 
 
 def _config(path: str, revision: str | None) -> Any:
@@ -98,11 +123,20 @@ def _is_classifier(config: Any) -> bool:
     return any("ForSequenceClassification" in str(name) for name in config.architectures or ())
 
 
-def _classifier(path: str, dtype: str, revision: str | None) -> Any:
-    from transformers import AutoModelForSequenceClassification
+def _classifier(path: str, config: Any, dtype: str, revision: str | None) -> Any:
+    """The model of a folder or hub id; its head as it was saved, and not rounded to `dtype` on the way."""
+    import transformers
 
+    kind = getattr(transformers, str(config.architectures[0]), None)
+    rounded = getattr(kind, "_keep_in_fp32_modules_strict", None)
     options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "revision": revision}
-    return from_pretrained(AutoModelForSequenceClassification, path, **options)
+    try:
+        if kind is not None:
+            kind._keep_in_fp32_modules_strict = {*(rounded or ()), "score"}
+        return from_pretrained(transformers.AutoModelForSequenceClassification, path, **options)
+    finally:
+        if kind is not None:
+            kind._keep_in_fp32_modules_strict = rounded
 
 
 def _finished(model: Any, facts: RewardFacts) -> Any:
@@ -115,7 +149,8 @@ def _finished(model: Any, facts: RewardFacts) -> Any:
     head.float()
     if len(facts.bias) != head.out_features:
         raise ModelError(
-            f"{FACTS} has {len(facts.bias)} constants, and the model {head.out_features} labels.",
+            f"the model has {head.out_features} labels; expected {len(facts.bias)}, one for each constant in {FACTS} (one "
+            "where there is no such file).",
             "A reward model has one label, or one for each of its groups.",
         )
     set_bias(model, torch.tensor(list(facts.bias)))
@@ -136,17 +171,23 @@ def with_new_head(causal: Any, dtype: str, heads: Sequence[str]) -> Any:
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config, dtype=getattr(torch, dtype))
     except ValueError as error:
-        raise ModelError(
-            f"{type(causal).__name__} cannot become a reward model: transformers has no ...ForSequenceClassification for "
-            f"{config.model_type}.",
-            "Use another architecture (Llama, Qwen, Mistral, Gemma, GPT-2, ...).",
-        ) from error
+        raise _no_classifier(causal, f"transformers has no ...ForSequenceClassification for {config.model_type}") from error
     setattr(model, model.base_model_prefix, causal.base_model)
     model.config = config  # the body's own, so that what is set on one is set on both
-    hidden = config.get_text_config().hidden_size
-    model.score = nn.Linear(hidden, config.num_labels, bias=False, dtype=torch.float32)
-    nn.init.normal_(model.score.weight, std=1.0 / math.sqrt(hidden + 1))
+    head = getattr(model, "score", None)
+    others = [name for name, p in model.named_parameters() if p.is_meta and not name.startswith("score.")]
+    if not isinstance(head, nn.Linear) or others:
+        raise _no_classifier(causal, f"{type(model).__name__} is more than a linear head on the last token")
+    model.score = nn.Linear(head.in_features, config.num_labels, bias=False, dtype=torch.float32)
+    nn.init.normal_(model.score.weight, std=1.0 / math.sqrt(head.in_features + 1))
     return _finished(model, RewardFacts(bias=[0.0] * config.num_labels, heads=tuple(heads)))
+
+
+def _no_classifier(causal: Any, why: str) -> ModelError:
+    return ModelError(
+        f"{type(causal).__name__} cannot become a reward model: {why}.",
+        "Use another architecture (Llama, Qwen, Mistral, Gemma, GPT-2, ...).",
+    )
 
 
 def _adapter(path: str) -> dict[str, Any] | None:
@@ -161,8 +202,9 @@ def _load_adapter(path: str, dtype: str) -> Any:
     folder = str(Path(path).expanduser())
     settings, facts = peft.PeftConfig.from_pretrained(folder), read_facts(path)
     base = load_causal_lm(settings.base_model_name_or_path, dtype=dtype, revision=settings.revision)
-    model = peft.PeftModel.from_pretrained(with_new_head(base, dtype, facts.heads), folder).merge_and_unload()
-    return _finished(model, facts)
+    scorer = with_new_head(base, dtype, facts.heads)
+    fit_embeddings(load_tokenizer(path), scorer)
+    return _finished(named_after(path, peft.PeftModel.from_pretrained(scorer, folder).merge_and_unload()), facts)
 
 
 # --- scores -------------------------------------------------------------------------------------------------------
@@ -228,10 +270,15 @@ def distinct_pad(tokenizer: Any, model: Any, ends: Sequence[int]) -> None:
         added = [t for t, i in tokenizer.get_added_vocab().items() if i not in taken and t not in spare]
         named = [t for t in (*spare, *added) if "pad" in t.lower()] + [t for t in added if "reserved" in t]
         tokenizer.add_special_tokens({"pad_token": named[0] if named else "<|pad|>"})
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer))
+        fit_embeddings(tokenizer, model)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def fit_embeddings(tokenizer: Any, model: Any) -> None:
+    """An embedding for every token of the tokenizer; never fewer than there are."""
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer))
 
 
 def read_facts(path: str, revision: str | None = None) -> RewardFacts:

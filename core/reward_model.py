@@ -64,6 +64,7 @@ class RewardModel:
         self.models = Models({"reward": model}, trains=frozenset()).to(_device(device))
         self.tokenizer = load_tokenizer(path, revision)
         self.heads: Sequence[str] = self.facts.heads
+        manner = template or self.facts.template or ("chat" if self.tokenizer.chat_template else "auto")
         self._tokeniser = Tokeniser(
             self._data_config(template or self.facts.template, model),
             self.tokenizer,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from core import registry
-from core.collect import Reward
+from core.checked_reward import Reward
 from core.rows import Row
 
 LENGTH: Mapping[str, Any] = {"name": "length", "unit": "words"}

@@ -13,7 +13,8 @@ from typing import Any
 import lightning as L
 
 from core import registry
-from core.collect import ModelContext, Reward
+from core.checked_reward import Reward
+from core.collect import ModelContext
 from core.console import Console
 from core.data.load import Data, DataConfig, load_data
 from core.data.preview import preview

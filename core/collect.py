@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,11 @@ import torch
 
 from core.atomic import write_atomic
 from core.batch import Batch, build_batch
-from core.errors import CollectionError, PluginError
+from core.checked_reward import Reward
+from core.errors import CollectionError
 from core.generate import Job, sample, sample_seed
 from core.models import Models, fingerprint
 from core.objective import Role
-from core.reward import RewardSource, Scored, needs_of, samples_of
 from core.rows import Response, Row
 from core.settings import Generation
 
@@ -214,61 +212,6 @@ def evaluate_rows(  # noqa: PLR0913 - what, of which rows, how much at once, and
     finally:
         model.train(was_training)
     return [parts[i] for i in range(len(rows))]
-
-
-class Reward:
-    """A composed reward source with its name: checks what it needs and what it returns."""
-
-    def __init__(self, name: str, source: RewardSource) -> None:
-        self.name, self.source = name, source
-
-    def check_columns(self, rows: Sequence[Row]) -> None:
-        """Before training: do the rows have what the source needs?"""
-        needs = needs_of(self.source)
-        for row in rows:
-            have = set(row.columns) | ({"references"} if row.references else set())
-            missing = sorted(needs - have)
-            if missing:
-                raise PluginError(
-                    f'{row.source or row.id}: reward "{self.name}" needs the column {missing[0]!r}; the row has: '
-                    f"{', '.join(sorted(have)) or 'none'}.",
-                    "Use data that carries it, or another reward.",
-                )
-
-    def score_rows(self, rows: Sequence[Row], *, collecting: bool = False) -> list[Row]:
-        """Rows with scores; one call for all responses, so that a source can batch as it likes."""
-        return self.score_parts(rows, collecting=collecting)[0]
-
-    def score_parts(self, rows: Sequence[Row], *, collecting: bool = False) -> tuple[list[Row], Scored]:
-        """The same, with the scores of a composite's parts. `collecting`: sources with a memory take these rows in."""
-        samples = [s for row in rows for s in samples_of(row)]
-        if collecting and samples:
-            self.source.fit(samples)
-        scored = self.source.score_parts(samples) if samples else Scored([])
-        if len(scored.scores) != len(samples):
-            raise PluginError(
-                f'reward "{self.name}" returned {len(scored.scores)} scores for {len(samples)} samples.',
-                "Return one number (or None) per sample, in order.",
-            )
-        for value, item in zip(scored.scores, samples, strict=True):
-            if value is not None and not _is_finite_number(value):
-                raise PluginError(
-                    f'reward "{self.name}" returned {value} for row {item.row_id!r} (response {item.response[:60]!r}).',
-                    "Scores must be finite numbers; return None where the source does not apply.",
-                )
-        given = iter(None if s is None else float(s) for s in scored.scores)
-        made = [
-            row.with_responses([replace(r, score=next(given)) for r in row.responses], margins=row.margins, ties=row.ties)
-            for row in rows
-        ]
-        return made, scored
-
-
-def _is_finite_number(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except (TypeError, ValueError):
-        return False
 
 
 def microbatches(rows: Sequence[Row], budget: int, layout: str) -> list[list[int]]:

@@ -18,24 +18,12 @@ from typing import Any, TextIO
 
 import rich.console
 import rich.progress
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
 
 from core.report.changes import changes, show
 from core.report.facts import duration
 from core.runfolder import LOGGER, RunFolder
 from core.text import encodable, one_line
 
-# (metric names, the first that is there counts; label). Names of validation are looked up too.
-_SHOWN = (
-    (("loss",), "loss"),
-    (("reward", "objective/scores"), "reward"),
-    (("rewards/margins",), "margin"),
-    (("rewards/accuracies",), "accuracy"),
-    (("objective/kl", "kl"), "kl"),
-    (("completions/mean_length",), "length"),
-    (("speed/tokens_per_second", "tokens_per_second"), "tokens/s"),
-)
 _NOISE = (
     *("💡", "GPU available", "TPU available", "HPU available", "`Trainer.fit` stopped", "Seed set to", "Restor"),
     *("Loaded model weights", "`Trainer(", "Using default `ModelCheckpoint`"),
@@ -122,8 +110,10 @@ class Console:
 
     # -- during training ------------------------------------------------------------------------------------------
 
-    def callbacks(self) -> list[ProgressBar]:
+    def callbacks(self) -> list[Any]:
         """Lightning callbacks that show progress; leave them out where the trainer has enable_progress_bar=False."""
+        from core.progress import TrainingProgress
+
         return [TrainingProgress(self)]
 
     def start_live(self) -> rich.progress.Progress:
@@ -186,75 +176,6 @@ class Console:
             self.say(f"  model   {_near(folder)}")
 
 
-class TrainingProgress(ProgressBar):
-    """Steps, the metrics that matter, speed and the time left."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console, self._enabled = console, True
-        self._task: rich.progress.TaskID | None = None
-        self._first = 0
-        self._started = 0.0
-
-    def disable(self) -> None:
-        """Lightning calls it on all processes but the first."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        self._enabled = True
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """`self.print` of a LightningModule."""
-        self._console.say(" ".join(str(argument) for argument in args))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._first, self._started = trainer.global_step, time.monotonic()
-        if self._enabled and self._console.live:
-            total = trainer.max_steps if trainer.max_steps > 0 else None
-            self._task = self._console.start_live().add_task("training", total=total, completed=self._first, metrics="")
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if not self._enabled:
-            return
-        step, every = trainer.global_step, max(1, int(getattr(trainer, "log_every_n_steps", 1)))
-        if self._console.live:
-            if self._task is not None:
-                progress = self._console.start_live()
-                progress.update(self._task, completed=step, metrics=progress_text(_metrics(trainer, pl_module)))
-        elif step % every == 0:
-            self._console.say(self._plain_line(trainer, step, progress_text(_metrics(trainer, pl_module))))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        self._task = None
-        self._console.stop_live()
-
-    def _plain_line(self, trainer: Trainer, step: int, metrics: str) -> str:
-        total = trainer.max_steps
-        if total <= 0:
-            return f"step {step}  {metrics}"
-        left = (time.monotonic() - self._started) / max(1, step - self._first) * (total - step)
-        return f"step {step}/{total}  {metrics}  {duration(left)} left"
-
-
-def progress_text(metrics: Mapping[str, Any]) -> str:
-    """ "loss 0.612  reward 21.4  kl 0.8": the metrics that matter, newest of training, else of validation."""
-    parts: list[str] = []
-    for names, label in _SHOWN:
-        for name in (*names, *(f"validation/{n}" for n in names)):
-            if name in metrics:
-                parts.append(f"{label} {show(float(metrics[name]))}")
-                break
-    return "  ".join(parts)
-
-
 def quiet_lightning() -> None:
     """Drops Lightning's start-up lines, its advertisement, and warnings that do not apply here. Safe to call often."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
@@ -289,13 +210,6 @@ def _show_messages(console: Console) -> None:
         LOGGER.removeHandler(handler)
     LOGGER.addHandler(_Messages(console))
     LOGGER.setLevel(min(LOGGER.level or logging.INFO, logging.INFO))
-
-
-def _metrics(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    found: dict[str, Any] = dict(trainer.logged_metrics)
-    for logger in trainer.loggers:
-        found.update(getattr(logger, "latest", {}))
-    return {**found, **getattr(module, "step_metrics", {})}
 
 
 def _scores(record: Mapping[str, Any]) -> str:

@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from core.collect import ModelContext, Reward
+from core.checked_reward import Reward, score_metrics
+from core.collect import ModelContext
 from core.objective import Role
-from core.reward import Scored
 from core.rows import Row
 
 EVALUATION_EPOCH = -1
@@ -80,34 +78,6 @@ def _score(
     metrics.update(score_metrics(f"rewards/{reward.name}", scored))
     if composed and f"rewards/{reward.name}/mean" in metrics:
         metrics["reward"] = metrics[f"rewards/{reward.name}/mean"]
-
-
-def score_metrics(name: str, scored: Scored) -> dict[str, float]:
-    """`<name>/mean` and `/std` of scores; of a composite's parts also quantiles and the share they decided.
-
-    `<name>/<part>/mean`, `/std`, `/p05`, `/p50`, `/p95`, and `/decided` from 0 to 1 where it can be told. A source that
-    applied to nothing leaves no metric.
-    """
-    metrics = {f"{name}/{key}": value for key, value in _moments(scored.scores).items()}
-    for label, part, decided in scored.walk():
-        known = [float(s) for s in part.scores if s is not None]
-        quantiles = dict(zip(_QUANTILES, _quantiles(known), strict=True)) if known else {}
-        share = {"decided": statistics.fmean(decided)} if decided else {}
-        for key, value in {**_moments(part.scores), **quantiles, **share}.items():
-            metrics[f"{name}/{label}/{key}"] = value
-    return metrics
-
-
-_QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
-
-
-def _moments(scores: Sequence[float | None]) -> dict[str, float]:
-    known = [float(s) for s in scores if s is not None]
-    return {"mean": statistics.fmean(known), "std": statistics.pstdev(known)} if known else {}
-
-
-def _quantiles(values: Sequence[float]) -> list[float]:
-    return [float(q) for q in np.quantile(np.asarray(values), list(_QUANTILES.values()))]
 
 
 def sampled_kl(rows: Sequence[Row], context: ModelContext) -> float:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from core.console import Console, progress_text
+from core.console import Console
 from core.log import JsonlLogger
+from core.progress import progress_text
 from core.runfolder import RunFolder
 
 RECORD = {"id": "a", "prompt": "Name\nthree fruits.", "response": "[red]apple[/red]\x1b[31m pear " + "x" * 500, "tokens": 9}

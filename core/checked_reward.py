@@ -1,0 +1,101 @@
+"""A reward source as the core uses it: under its name, with what it needs and returns checked; its scores as metrics.
+
+Imports no torch, so that rewards of plain text score data in an instant.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from core.errors import PluginError
+from core.reward import RewardSource, Scored, needs_of, samples_of
+from core.rows import Row
+
+
+class Reward:
+    """A composed reward source with its name: checks what it needs and what it returns."""
+
+    def __init__(self, name: str, source: RewardSource) -> None:
+        self.name, self.source = name, source
+
+    def check_columns(self, rows: Sequence[Row]) -> None:
+        """Before training: do the rows have what the source needs?"""
+        needs = needs_of(self.source)
+        for row in rows:
+            have = set(row.columns) | ({"references"} if row.references else set())
+            missing = sorted(needs - have)
+            if missing:
+                raise PluginError(
+                    f'{row.source or row.id}: reward "{self.name}" needs the column {missing[0]!r}; the row has: '
+                    f"{', '.join(sorted(have)) or 'none'}.",
+                    "Use data that carries it, or another reward.",
+                )
+
+    def score_rows(self, rows: Sequence[Row], *, collecting: bool = False) -> list[Row]:
+        """Rows with scores; one call for all responses, so that a source can batch as it likes."""
+        return self.score_parts(rows, collecting=collecting)[0]
+
+    def score_parts(self, rows: Sequence[Row], *, collecting: bool = False) -> tuple[list[Row], Scored]:
+        """The same, with the scores of a composite's parts. `collecting`: sources with a memory take these rows in."""
+        samples = [s for row in rows for s in samples_of(row)]
+        if collecting and samples:
+            self.source.fit(samples)
+        scored = self.source.score_parts(samples) if samples else Scored([])
+        if len(scored.scores) != len(samples):
+            raise PluginError(
+                f'reward "{self.name}" returned {len(scored.scores)} scores for {len(samples)} samples.',
+                "Return one number (or None) per sample, in order.",
+            )
+        for value, item in zip(scored.scores, samples, strict=True):
+            if value is not None and not _is_finite_number(value):
+                raise PluginError(
+                    f'reward "{self.name}" returned {value} for row {item.row_id!r} (response {item.response[:60]!r}).',
+                    "Scores must be finite numbers; return None where the source does not apply.",
+                )
+        given = iter(None if s is None else float(s) for s in scored.scores)
+        made = [
+            row.with_responses([replace(r, score=next(given)) for r in row.responses], margins=row.margins, ties=row.ties)
+            for row in rows
+        ]
+        return made, scored
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def score_metrics(name: str, scored: Scored) -> dict[str, float]:
+    """`<name>/mean` and `/std` of scores; of a composite's parts also quantiles and the share they decided.
+
+    `<name>/<part>/mean`, `/std`, `/p05`, `/p50`, `/p95`, and `/decided` from 0 to 1 where it can be told. A source that
+    applied to nothing leaves no metric.
+    """
+    metrics = {f"{name}/{key}": value for key, value in _moments(scored.scores).items()}
+    for label, part, decided in scored.walk():
+        known = [float(s) for s in part.scores if s is not None]
+        quantiles = dict(zip(_QUANTILES, _quantiles(known), strict=True)) if known else {}
+        share = {"decided": statistics.fmean(decided)} if decided else {}
+        for key, value in {**_moments(part.scores), **quantiles, **share}.items():
+            metrics[f"{name}/{label}/{key}"] = value
+    return metrics
+
+
+_QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+
+
+def _moments(scores: Sequence[float | None]) -> dict[str, float]:
+    known = [float(s) for s in scores if s is not None]
+    return {"mean": statistics.fmean(known), "std": statistics.pstdev(known)} if known else {}
+
+
+def _quantiles(values: Sequence[float]) -> list[float]:
+    return [float(q) for q in np.quantile(np.asarray(values), list(_QUANTILES.values()))]

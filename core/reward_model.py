@@ -66,7 +66,7 @@ class RewardModel:
         self.heads: Sequence[str] = self.facts.heads
         manner = template or self.facts.template or ("chat" if self.tokenizer.chat_template else "auto")
         self._tokeniser = Tokeniser(
-            self._data_config(template or self.facts.template, model),
+            self._data_config(manner, model),
             self.tokenizer,
             "rankings",
             DataReport(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,44 @@ from core.data.config import DataConfig
 from core.errors import ConfigError, PluginError, nearest
 from core.logger_options import check_loggers
 from core.options import reward_options
-from core.settings import Generation, ModelSpec, Optim
+from core.settings import Evaluate, Generation, ModelSpec, Optim
 from core.trainer_options import check_options
 
-_TOP = ("seed", "resume", "run", "logger", "eval", "checkpoint", "plugins")
-_GROUPS = ("model", "data", "generation", "optim", "trainer")
+
+@dataclass(frozen=True)
+class Shape:
+    """What a command's config is made of.
+
+    Attributes:
+        primary: of core.compose.PRIMARY.
+        maps: keys of the primary config that hold maps, with no key but its own.
+        groups: groups with no key but those of our options.
+        others: every other key.
+    """
+
+    primary: str
+    maps: Sequence[str]
+    groups: Sequence[str]
+    others: Sequence[str]
+
+
+RUN = Shape(
+    "config",
+    maps=("run", "eval", "checkpoint", "plugins"),
+    groups=("model", "data", "generation", "optim", "trainer"),
+    others=("seed", "resume", "logger", "objective", "reward"),
+)
+EVALUATE = Shape(
+    "evaluate", maps=("run", "eval", "evaluate", "plugins"), groups=("model", "data"), others=("seed", "reward")
+)
+# What an evaluation of data reads of the groups that it shares with training.
+_READ = {
+    "model": ("name", "policy", "tokenizer", "revision"),
+    "data": (
+        *("name", "path", "split", "config_name", "revision", "format", "ignore", "max_bad_rows", "limit", "template"),
+        *("validation_rows", "seed", "quality", "noise", "ties", "tastes", "responses"),
+    ),
+}
 _PACKAGES = ("core", "plugins", "conf")
 # Keys whose value may be of another kind than the default's.
 _FREE = {"trainer.devices", "trainer.precision"}
@@ -41,6 +75,7 @@ _LEAST = {
     "trainer.max_epochs": -1,
     "trainer.max_steps": -1,
     "trainer.gradient_clip_val": 0,
+    "evaluate.resamples": 1,
 }
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 
@@ -55,24 +90,67 @@ def check_composed(composed: Composed) -> None:
     if isinstance(config.get("trainer"), Mapping):
         check_trainer(config["trainer"], sweep=composed.sweep)  # first: it knows what to use in place of a key
     check_keys(config)
-    for path in _targets(config):
-        raise ConfigError(
-            f"{path} is given, but no config makes Accordant import code.",
-            "Plugins are chosen by name (objective.name, reward.name); remove the key.",
-        )
+    _refuse_targets(config)
     check_plugins(config, composed.choices)
-    data = DataConfig(**config["data"])
-    if data.name == "sandbox":
-        sandbox.Options(**data.sandbox_options())
+    _check_data(config)
     ModelSpec(**config["model"])
     Generation(**config["generation"])
     Optim(**config["optim"])
     check_loggers(config)
 
 
-def check_keys(config: Mapping[str, Any]) -> None:
+def check_evaluate(composed: Composed) -> None:
+    """The same for a config of `core.evaluate`.
+
+    Raises:
+        UserError: what is wrong, and what to do.
+    """
+    config = composed.config
+    check_keys(config, EVALUATE)
+    _refuse_targets(config)
+    _refuse_unread(composed.overrides)
+    _check_plugin("reward", config, composed.choices)
+    options = reward_options(config)
+    if not options:
+        offered = ", ".join(entry.name for entry in registry.entries("reward"))
+        raise ConfigError("reward=none, and an evaluation needs something to score by.", f"Compose one of: {offered}.")
+    _check_rewards(options, config["plugins"]["prefer"] or {})
+    _check_data(config)
+    ModelSpec(**config["model"])
+    Evaluate(**config["evaluate"])
+
+
+def _refuse_unread(overrides: Sequence[str]) -> None:
+    """A key of training that somebody typed would be ignored without a word."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        group, _, name = key.partition(".")
+        read = _READ.get(group)
+        if read is not None and name and name.partition(".")[0] not in read:
+            raise ConfigError(
+                f"{key} is given, but an evaluation of data does not read it: it scores all rows of data.path, whole, and "
+                "trains nothing.",
+                f"Leave it out. Read are: {', '.join(f'{group}.{name}' for name in read)}.",
+            )
+
+
+def _refuse_targets(config: Mapping[str, Any]) -> None:
+    for path in _targets(config):
+        raise ConfigError(
+            f"{path} is given, but no config makes Accordant import code.",
+            "Plugins are chosen by name (objective.name, reward.name); remove the key.",
+        )
+
+
+def _check_data(config: Mapping[str, Any]) -> None:
+    data = DataConfig(**config["data"])
+    if data.name == "sandbox":
+        sandbox.Options(**data.sandbox_options())
+
+
+def check_keys(config: Mapping[str, Any], shape: Shape = RUN) -> None:
     """Are all keys known, and the plain numbers numbers? Plugins' own options are checked with their constructors."""
-    known = {*_TOP, *_GROUPS, "objective", "reward"}
+    known = {*shape.maps, *shape.groups, *shape.others}
     for key in config:
         if key not in known:
             raise ConfigError(
@@ -81,7 +159,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
     _check_number("seed", config["seed"], 1)
     if not 0 <= config["seed"] <= _LARGEST_SEED:
         raise ConfigError(f"seed is {config['seed']}; expected 0 to {_LARGEST_SEED}.", "For example seed=1.")
-    for group, defaults in _defaults().items():
+    for group, defaults in _defaults(shape).items():
         given = config.get(group)
         if not isinstance(given, Mapping):
             raise ConfigError(
@@ -118,12 +196,12 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _defaults() -> dict[str, dict[str, Any]]:
+def _defaults(shape: Shape) -> dict[str, dict[str, Any]]:
     """group -> key -> our default; where several options of a group know a key, the first that is not null counts."""
     folder = next(folder for distribution, folder in conf_folders() if distribution == registry.OWN)
-    top = _yaml(folder / "config.yaml")
-    out = {key: dict(top[key]) for key in ("run", "eval", "checkpoint", "plugins")}
-    for group in _GROUPS:
+    top = _yaml(folder / f"{shape.primary}.yaml")
+    out = {key: dict(top[key]) for key in shape.maps}
+    for group in shape.groups:
         keys = out.setdefault(group, {})
         for file in sorted((folder / group).glob("*.yaml")):
             for key, value in _yaml(file).items():
@@ -160,29 +238,33 @@ def _targets(value: Any, path: str = "") -> Iterator[str]:
 
 def check_plugins(config: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
     """Objective and reward: there, whole, fitting their configs and each other."""
-    prefer = config["plugins"]["prefer"] or {}
     for kind in ("objective", "reward"):
-        options = config.get(kind)
-        if not isinstance(options, Mapping) or not options.get("name"):
-            raise ConfigError(
-                f"The config {kind}={choices.get(kind)} names no plugin.",
-                "It needs a line `name: ...` (see --list for the names).",
-            )
-        if options["name"] == "none" and kind == "reward":
-            continue
-        entry, _ = registry.check(kind, options, prefer)
-        sharing = owners(kind, str(choices.get(kind)))
-        if sharing and entry.distribution not in sharing:
-            raise PluginError(
-                f"The config {kind}/{choices[kind]}.yaml comes from {' and '.join(sharing)}, but its class would come from "
-                f"{entry.label}.",
-                f"Use the config of {entry.distribution}, or choose the class of {sharing[0]}: "
-                f"plugins.prefer.{entry.name}={sharing[0]}.",
-            )
-    _check_reward_use(config, prefer)
+        _check_plugin(kind, config, choices)
+    _check_fit(config, config["plugins"]["prefer"] or {})
 
 
-def _check_reward_use(config: Mapping[str, Any], prefer: Mapping[str, str]) -> None:
+def _check_plugin(kind: str, config: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
+    prefer, options = config["plugins"]["prefer"] or {}, config.get(kind)
+    if not isinstance(options, Mapping) or not options.get("name"):
+        raise ConfigError(
+            f"The config {kind}={choices.get(kind)} names no plugin.",
+            "It needs a line `name: ...` (see --list for the names).",
+        )
+    if options["name"] == "none" and kind == "reward":
+        return
+    entry, _ = registry.check(kind, options, prefer)
+    sharing = owners(kind, str(choices.get(kind)))
+    if sharing and entry.distribution not in sharing:
+        raise PluginError(
+            f"The config {kind}/{choices[kind]}.yaml comes from {' and '.join(sharing)}, but its class would come from "
+            f"{entry.label}.",
+            f"Use the config of {entry.distribution}, or choose the class of {sharing[0]}: "
+            f"plugins.prefer.{entry.name}={sharing[0]}.",
+        )
+
+
+def _check_fit(config: Mapping[str, Any], prefer: Mapping[str, str]) -> None:
+    """Do objective, reward and data go together?"""
     objective = registry.build_objective(config["objective"], prefer)
     name, reward = config["objective"]["name"], config["reward"]["name"]
     if objective.reward_use == "required" and reward == "none":
@@ -191,7 +273,16 @@ def _check_reward_use(config: Mapping[str, Any], prefer: Mapping[str, str]) -> N
     if objective.reward_use == "refused" and reward != "none":
         raise ConfigError(f"objective={name} has no use for a reward, and reward={reward}.", "Use reward=none.")
     objective.bind(None if reward == "none" else reward)
-    for _, options in reward_options(config):
+    if config["data"].get("keep_ties") and not objective.reads_ties:
+        raise ConfigError(
+            f"data.keep_ties=true, but objective={name} with these options learns nothing from ties.",
+            "Leave it out. objective=reward_bt objective.ties=davidson trains ties, and reads them by itself.",
+        )
+    _check_rewards(reward_options(config), prefer)
+
+
+def _check_rewards(found: Sequence[tuple[str, Mapping[str, Any]]], prefer: Mapping[str, str]) -> None:
+    for _, options in found:
         registry.check("reward", options, prefer)
         if any(isinstance(value, Mapping) for value in options.values()):
             registry.build_reward(options, prefer)  # what is wrong with a part shows only when it is built

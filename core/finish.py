@@ -74,8 +74,13 @@ def _export(run: Run, role: Role, facts: CardFacts) -> Path:
 
 def reward_facts(run: Run) -> RewardFacts:
     """How the texts were made that a reward model was trained on."""
-    template, longest = run.config["data"].get("template") or "auto", run.config["data"].get("max_length")
-    return RewardFacts(template=template, response_prefix=usual_prefix(run.data.train), max_length=longest)
+    data = run.config["data"]
+    return RewardFacts(
+        template=data.get("template") or "auto",
+        response_prefix=usual_prefix(run.data.train),
+        max_length=data.get("max_length"),
+        max_prompt_length=data.get("max_prompt_length"),
+    )
 
 
 def usual_prefix(rows: list[Row]) -> str:

@@ -68,7 +68,13 @@ def _load_merged(path: str, dtype: str) -> Any:
     peft = require_peft(f"{path} is a LoRA adapter, which")
     settings = peft.PeftConfig.from_pretrained(path)
     base = load_causal_lm(settings.base_model_name_or_path, dtype=dtype, revision=settings.revision)
-    return peft.PeftModel.from_pretrained(base, path).merge_and_unload()
+    return named_after(path, peft.PeftModel.from_pretrained(base, path).merge_and_unload())
+
+
+def named_after(path: str, merged: Any) -> Any:
+    """A merged model under the name of its adapter's folder: an adapter that is trained on it stands on both."""
+    merged.name_or_path = merged.config._name_or_path = path
+    return merged
 
 
 def require_peft(who: str) -> Any:

@@ -50,7 +50,7 @@ class RewardFacts:
         expected = {
             "bias": (numbers and all(map(math.isfinite, self.bias)), "a list of numbers"),
             "heads": (named and (not self.heads or len(self.heads) == len(self.bias)), "a name for each constant, or none"),
-            "template": (self.template in ("auto", "chat", "plain"), "auto, chat or plain"),
+            "template": (self.template in (None, "auto", "chat", "plain"), "auto, chat, plain or null"),
             "response_prefix": (isinstance(self.response_prefix, str), "a text"),
             "max_length": (_is_length(self.max_length), "a whole number or null"),
             "max_prompt_length": (_is_length(self.max_prompt_length), "a whole number or null"),

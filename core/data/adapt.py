@@ -58,7 +58,7 @@ def adapt(examples: Sequence[Example], reads: Reads, report: SplitReport, *, kee
         return list(examples)
     preferred = [e for e in examples if keep_ties or not e.all_tied]
     if len(preferred) < len(examples):
-        report.dropped["ties (data.keep_ties=true keeps them)"] = len(examples) - len(preferred)
+        report.dropped["ties (the objective learns nothing from them)"] = len(examples) - len(preferred)
     if reads == "pairs":
         pairs = [pair for example in preferred for pair in _pairs(example, keep_ties)]
         if len(pairs) > len(preferred):

@@ -46,13 +46,18 @@ class Encoded:
 
 
 class Tokeniser:
-    """Makes rows of examples with one tokenizer and one config, and counts what it does."""
+    """Makes rows of examples with one tokenizer and one config, and counts what it does.
 
-    def __init__(self, config: DataConfig, tokenizer: Any, reads: Reads, report: DataReport) -> None:
+    With `keep_all`, a prompt that alone fills `max_length` is cut to half of it, where its row would else be left out.
+    """
+
+    def __init__(
+        self, config: DataConfig, tokenizer: Any, reads: Reads, report: DataReport, *, keep_all: bool = False
+    ) -> None:
         if reads != "demonstrations" and config.mask in ("all", "assistant"):
             hint = "Leave data.mask at completion: pairs and rankings train their responses."
             raise ConfigError(f"data.mask={config.mask} is for demonstrations, but the objective reads {reads}.", hint)
-        self.config, self.tokenizer, self.report = config, tokenizer, report
+        self.config, self.tokenizer, self.report, self.keep_all = config, tokenizer, report, keep_all
         self.template = Template(tokenizer, own=config.template != "plain")
         limit = config.max_length
         if limit is None and tokenizer.model_max_length < 10**6:
@@ -222,6 +227,10 @@ class Tokeniser:
         if not self._exceeds(len(prompt) + longest):
             return prompt, responses
         room = (self.max_length or 0) - len(prompt)
+        if room < 1 and self.keep_all:
+            prompt = self._cut_prompt(prompt, max(1, (self.max_length or 0) // 2))
+            room = (self.max_length or 0) - len(prompt)
+            counts.changed[CUT_PROMPT] += not long_prompt
         if room < 1:
             counts.dropped["rows whose prompt alone fills max_length"] += 1
             return None

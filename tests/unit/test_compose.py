@@ -176,6 +176,18 @@ def test_how_an_objective_uses_rewards(monkeypatch):
     checked("reward=none")
 
 
+def test_ties_are_only_kept_for_who_learns_from_them():
+    for objective in ("dpo", "sft", "reward_bt", "reward_margin"):
+        refused(
+            f"objective={objective}",
+            "reward=none",
+            "data.keep_ties=true",
+            words=("data.keep_ties=true", f"objective={objective}", "objective.ties=davidson"),
+        )
+    checked("objective=reward_bt", "objective.ties=davidson", "reward=none", "data.keep_ties=true")
+    checked("objective=reward_bt", "objective.ties=davidson", "reward=none")
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

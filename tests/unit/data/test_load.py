@@ -46,7 +46,7 @@ def test_ties_are_left_out_unless_kept(tmp_path):
     }
     data = load(tmp_path, [pair, TIE], "pairs")
     assert [row.ties for row in data.train] == [None]
-    assert data.report.train.dropped["ties (data.keep_ties=true keeps them)"] == 1
+    assert data.report.train.dropped["ties (the objective learns nothing from them)"] == 1
     kept = load(tmp_path, [pair, TIE], "pairs", keep_ties=True)
     assert [row.ties for row in kept.train] == [None, (True,)]
 

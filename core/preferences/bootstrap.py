@@ -1,8 +1,8 @@
-"""The cluster bootstrap: prompts are drawn with replacement, each with all its pairs (Field and Welsh 2007, sect. 3).
+"""The cluster bootstrap: prompts are drawn with replacement, each with all its pairs.
 
 Pairs of one prompt are alike: the same question, often the same answers. Drawing pairs one by one would take them for
-independent and give intervals that are too narrow. Every statistic here is a weighted mean, so one product of matrices
-gives all its resamples:
+independent and give intervals that are too narrow (Field and Welsh 2007, "Bootstrapping clustered data"). Every statistic
+here is a weighted mean, so one product of matrices gives all its resamples:
 
     draws (R, P) = how often resample r took prompt p        value_r = sum_p draws[r, p] top[p] / sum_p draws[r, p] bottom[p]
 """
@@ -128,7 +128,7 @@ def tail(prompts: int) -> float:
     """The share of resamples to cut off at either end for a 95 % interval: 0.025, less where prompts are few.
 
     Plain percentiles of n draws are too narrow by sqrt((n - 1) / n), and as a normal number is to Student's t. The expanded
-    percentile interval makes up for both (Hesterberg 2015, "What teachers should know about the bootstrap", sect. 4.3):
+    percentile interval makes up for both (Hesterberg 2015, "What teachers should know about the bootstrap"):
     tail = Phi(-sqrt(n / (n - 1)) t), with t from its expansion around the normal quantile z (Abramowitz and Stegun 26.7.5).
     """
     free = prompts - 1

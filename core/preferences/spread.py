@@ -64,7 +64,7 @@ def _sides(table: Table) -> tuple[Bools, Bools]:
     compared = np.repeat(
         np.array([len(set(ranks(row))) > 1 for row in table.rows], dtype=np.bool_), [len(r.responses) for r in table.rows]
     )
-    return best & compared, ~best & compared
+    return best & compared, ~best
 
 
 def _by_name(flat: Floats, known: Bools, said: Sequence[str | None]) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ def render(facts: dict[str, Any]) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     environment.lstrip_blocks = True
-    environment.filters.update(show=show, visible=visible, label=_label)
+    environment.filters.update(show=show, visible=visible, label=_label, unbroken=_unbroken)
     template = environment.from_string(_asset("report.html.jinja"))
     return template.render(
         facts,
@@ -74,6 +74,11 @@ def _score_names(samples: list[dict[str, Any]]) -> list[str]:
 
 def _label(key: Any) -> str:
     return str(key).replace("_", " ")
+
+
+def _unbroken(text: str) -> str:
+    """A number and its % stay on one line."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _asset(name: str) -> str:

@@ -109,6 +109,8 @@ def _gap_text(gap: Mapping[str, Any] | None) -> str:
         return ""
     interval = "" if gap["low"] is None else f" [{points(gap['low'])}, {points(gap['high'])}]"
     chance = "" if gap["chance"] is None else f"; chance alone gives up to {points(gap['chance'])}"
+    if gap["chance"] is not None and gap["value"] <= gap["chance"]:
+        chance += ", so it says nothing"
     return f"From {gap['best']} to {gap['worst']}: {points(gap['value'])} points{interval}{chance}."
 
 

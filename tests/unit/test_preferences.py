@@ -171,6 +171,12 @@ def test_length_alone_scores_one_half_where_length_is_balanced():
     assert found["length_measure"] == "words"
 
 
+def test_one_prompt_on_a_side_gives_no_interval():
+    rows = [row("a", "a b", "a"), row("b", "a b", "a"), row("c", "a", "a b")]
+    found = report(rows, rm=[[2, 1], [1, 2], [2, 1]])["sources"]["rm"]["length_balanced"]
+    assert found == {"value": 0.75, "low": None, "high": None, "pairs": 3, "prompts": 3}
+
+
 def test_length_is_measured_as_the_baseline_measures_it():
     rows = [row("a", "one two three", "immeasurably")]
     scores = {"rm": [[2, 1]], "length": [[13.0, 12.0]]}
@@ -196,6 +202,13 @@ def test_margin_levels(margins, levels, labels):
     ]
     found = report(rows, rm=[[2, 1]] * len(rows))["sources"]["rm"]["margin"]
     assert (None if found is None else [part["label"] for part in found]) == labels
+
+
+def test_a_margin_on_a_border_belongs_to_the_part_above():
+    rows = [pair(str(k), margins=(float(k),)) for k in range(9)]
+    found = report(rows, rm=[[2, 1]] * 9)
+    assert [part["pairs"] for part in found["sources"]["rm"]["margin"]] == [2, 2, 2, 3]
+    assert found["parts"]["margin"]["edges"] == [2.0, 4.0, 6.0]
 
 
 def test_whom_it_serves_and_whom_it_fails():
@@ -296,6 +309,9 @@ def test_traits_by_hand():
     assert dashes["beyond_people"]["value"] == 0.0
     # With it chosen in 2/3, with it rejected always: the mean is 5/6.
     assert dashes["given_label"]["value"] == pytest.approx(2 * 5 / 6 - 1, abs=1e-6)
+    # Of the pairs that it scores, a and d, the annotators prefer the dash in one, it in both.
+    partly = report(rows, rm=[[2, 1], [None, 1], [1, None], [1, 2]])["sources"]["rm"]["traits"]["dashes"]
+    assert (partly["rate"]["value"], partly["beyond_people"]["value"]) == (1.0, 0.5)
     assert "flattery" not in found["people"]
     assert "flattery" not in found["sources"]["rm"]["traits"]
 

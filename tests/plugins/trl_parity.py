@@ -20,7 +20,11 @@ import torch
 from core.batch import build_batch
 from core.models import Models
 from core.rows import Response, Row
+from core.scorer import with_new_head
+from core.trial import ScriptedContext
 from plugins.objectives.dpo import DPO
+from plugins.objectives.reward_bt import RewardBT
+from plugins.objectives.reward_margin import RewardMargin
 from plugins.objectives.sft import SFT
 from tests.support import tiny_model, tiny_tokenizer
 
@@ -79,6 +83,16 @@ SFT_CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
     "label smoothing": ({"label_smoothing_factor": 0.1}, {"label_smoothing": 0.1}),
 }
+# name: (TRL's options, ours, the pairs, do they have margins)
+REWARD_CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[int], bool]] = {
+    "plain": ({}, {}, [0, 1, 2], False),
+    "one pair": ({}, {}, [1], False),
+    "centred": ({"center_rewards_coefficient": 0.1}, {"centre_coef": 0.1}, [0, 1, 2], False),
+    "margin": ({}, {}, [0, 1, 2], True),
+    "margin, centred": ({"center_rewards_coefficient": 0.05}, {"centre_coef": 0.05}, [0, 1, 2], True),
+}
+MARGINS = [0.5, 3.0, 0.0]
+REWARD_METRICS = ["accuracy", "margin", "mean_reward"]
 METRICS = ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"]
 
 
@@ -108,6 +122,26 @@ def our_sft(case: str, layout: str) -> tuple[float, dict[str, torch.Tensor], dic
     out = SFT(**SFT_CASES[case][1]).loss(models, build_batch(DEMONSTRATIONS, models.layout))
     out.loss.backward()
     return out.loss.item(), gradients(models.of("policy")), {k: float(v) for k, v in out.metrics.items()}
+
+
+def sine_scorer() -> Any:
+    """The sine model with a head in place of the vocabulary, its weights a sine too."""
+    model = with_new_head(sine_model(1.0), "float32", ())
+    with torch.no_grad():
+        places = torch.arange(model.score.weight.numel(), dtype=torch.float64)
+        model.score.weight.copy_((1.5 * torch.sin(0.7 * places + 0.3)).view(1, -1))
+    return model
+
+
+def our_reward(case: str, layout: str) -> tuple[float, dict[str, torch.Tensor], dict[str, float]]:
+    """reward_margin where the pairs have margins, else reward_bt."""
+    _, options, which, margins = REWARD_CASES[case]
+    models = Models({"reward": sine_scorer()}, trains=frozenset({"reward"}), layout=layout)
+    rows = [PAIRS[i].with_responses(PAIRS[i].responses, margins=(MARGINS[i],) if margins else None) for i in which]
+    objective: Any = (RewardMargin if margins else RewardBT)(**options)
+    out = objective.loss(models, build_batch(objective.collect(rows, ScriptedContext()), models.layout))
+    out.loss.backward()
+    return out.loss.item(), gradients(models.of("reward")), {k: float(v) for k, v in out.metrics.items()}
 
 
 def _options(folder: str) -> dict[str, Any]:
@@ -170,6 +204,30 @@ def trl_sft(case: str) -> tuple[float, dict[str, torch.Tensor], dict[str, float]
     return loss.item(), gradients(trainer.model), metrics
 
 
+def trl_reward(case: str) -> tuple[float, dict[str, torch.Tensor], dict[str, float]]:
+    """Loss, gradients and metrics of TRL's RewardTrainer."""
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    options, _, which, margins = REWARD_CASES[case]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = RewardTrainer(
+            model=sine_scorer(),
+            args=RewardConfig(**_options(folder), **options),
+            train_dataset=Dataset.from_list([{"chosen": "w2 w3", "rejected": "w2 w4"}]),
+            processing_class=tiny_tokenizer(),
+        )
+        examples = []
+        for i in which:
+            chosen, rejected = (PAIRS[i].prompt + r.tokens for r in PAIRS[i].responses)
+            examples.append({"chosen_ids": chosen, "rejected_ids": rejected, **({"margin": MARGINS[i]} if margins else {})})
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator(examples))
+        loss.backward()
+        kept = [*REWARD_METRICS, *(("min_reward", "max_reward") if len(which) == 1 else ())]
+        metrics = {name: trainer._metrics["train"][name][-1] for name in kept}
+    return loss.item(), gradients(trainer.model), metrics
+
+
 def summary(slopes: dict[str, torch.Tensor]) -> dict[str, list[float]]:
     """Of each parameter's gradient: its norm, and its product with two fixed waves."""
     out = {}
@@ -190,7 +248,12 @@ def record() -> None:
         "versions": {"trl": trl.__version__, "transformers": transformers.__version__, "torch": torch.__version__},
         "what": "loss; gradient of each parameter: [norm, product with sin(i), product with cos(2.3 i)]; metrics",
     }
-    for kind, run, cases in (("dpo", trl_dpo, DPO_CASES), ("sft", trl_sft, SFT_CASES)):
+    kinds: list[tuple[str, Any, Any]] = [
+        ("dpo", trl_dpo, DPO_CASES),
+        ("sft", trl_sft, SFT_CASES),
+        ("reward", trl_reward, REWARD_CASES),
+    ]
+    for kind, run, cases in kinds:
         made[kind] = {}
         for case in cases:
             loss, slopes, metrics = run(case)

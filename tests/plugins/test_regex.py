@@ -1,3 +1,4 @@
+import re
 import time
 
 import pytest
@@ -39,6 +40,14 @@ def scores(pattern, **options):
 )
 def test_scores(pattern, options, expected):
     assert scores(pattern, **options) == expected
+
+
+@pytest.mark.parametrize("pattern", ["strasse", "[a-c-]s", "^x*|b", "(?i)PARIS", r"\bis\b"])
+def test_reads_patterns_as_python_does(pattern):
+    for text in [*TEXTS, "Straße", "as bs --s", "xx b", "is it?"]:
+        matches = [match for match in re.finditer(pattern, text, re.IGNORECASE) if match[0]]
+        (score,) = Regex(pattern, mode="count", flags=["ignorecase"]).score([Sample("p", text)])
+        assert score == len(matches), text
 
 
 def test_a_think_and_answer_format():
@@ -113,20 +122,16 @@ def test_a_pattern_that_never_ends_is_seen_at_once(pattern):
     ],
 )
 def test_good_patterns_pass(pattern):
-    started = time.monotonic()
-    Regex(pattern)
-    assert time.monotonic() - started < 1
+    assert Regex(pattern).score([Sample("p", "")]) == [0.0]
 
 
 @pytest.mark.parametrize("mode", ["search", "fullmatch", "count"])
 def test_an_answer_that_takes_too_long_is_an_error_and_no_score(monkeypatch, mode):
     monkeypatch.setattr(Pattern, "_probe", lambda self: None)
-    source = Regex(r"(\w+\s*)+\.$", mode=mode, timeout=0.1)
-    assert source.score([Sample("p", "one two.")]) == [1.0]
-    with pytest.raises(
-        PluginError, match=r"took more than 0.1 s on one answer of 3002 characters \(row 'r7', 'aaa"
-    ) as caught:
-        source.score([Sample("p", "one two."), Sample("p", "a" * 3000 + ".)", row_id="r7")])
+    source = Regex(r"^(a|aa)+$", mode=mode, timeout=0.1)
+    assert source.score([Sample("p", "aaa")]) == [1.0]
+    with pytest.raises(PluginError, match=r"more than 0.1 s on one answer of 3001 characters \(row 'r7', 'aaa") as caught:
+        source.score([Sample("p", "aaa"), Sample("p", "a" * 3000 + "b", row_id="r7")])
     assert "possessive" in str(caught.value)
 
 

@@ -393,6 +393,17 @@ def test_another_question_is_asked_anew(serve, tmp_path, options):
     assert len(server.bodies) == 2
 
 
+def test_a_reply_on_another_scale_is_not_taken_for_one_on_this(serve, tmp_path):
+    """Also where the rubric's text does not hold the scale."""
+    rubric = tmp_path / "mine"
+    rubric.write_text("{response} Score:")
+    server = serve("Score: 10", "Score: 5")
+    options = {"rubric": str(rubric), "cache": str(tmp_path)}
+    assert judge_at(server, **options).score(ONE) == [1.0]
+    assert judge_at(server, scale=[0, 5], **options).score(ONE) == [1.0]
+    assert len(server.bodies) == 2
+
+
 def test_another_prompt_answer_or_server_is_asked_anew(serve, tmp_path):
     server, other = serve("Score: 10"), serve("Score: 1")
     judge = judge_at(server, cache=str(tmp_path))

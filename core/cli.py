@@ -1,17 +1,21 @@
-"""The script `accordant`: `accordant run|list|check ...` is `python -m core.run [--list|--check] ...`."""
+"""The script `accordant`: `run`, `list` and `check` are `python -m core.run [--list|--check]`, `evaluate` is core.evaluate."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 
-from core import __version__, run
+from core import __version__, evaluate, run
 from core.errors import UserError, nearest
 
 Command = Callable[[Sequence[str]], int]
 
 COMMANDS: dict[str, tuple[Command, str]] = {
     "run": (run.main, "train: accordant run objective=dpo reward=length"),
+    "evaluate": (
+        evaluate.main,
+        "score data with rewards: accordant evaluate reward=bleu data=jsonl data.path=answers.jsonl",
+    ),
     "list": (lambda arguments: run.main(["--list", *arguments]), "the plugins and who supplies them (--load: import them)"),
     "check": (lambda arguments: run.main(["--check", *arguments]), "does a plugin keep the contract? accordant check NAME"),
 }

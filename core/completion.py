@@ -1,7 +1,7 @@
 """Tab completion in bash: `eval "$(python -m core.run -sc install=bash)"`.
 
 Hydra's own script knows `python file.py` and the name of a script, not `python -m core.run` and not a subcommand, so
-that part is ours; what can follow is still Hydra's answer.
+that part is ours; what can follow is still Hydra's answer. One script serves core.evaluate too.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import sys
 from collections.abc import MutableMapping, Sequence
 
 _FLAGS = ("-sc", "--shell-completion", "--shell_completion")
-_COMMAND = re.compile(r"^.*?(-m\s+core\.run|accordant\s+run)\s")
+_COMMAND = re.compile(r"^.*?(-m\s+core\.(run|evaluate)|accordant\s+(run|evaluate))\s")
 
 SCRIPT = """\
 _accordant_completion()
 {{
     case "$COMP_LINE" in
-        *"-m core.run "*|*"accordant run "*) ;;
+        *"-m core.run "*|*"accordant run "*) local module=core.run ;;
+        *"-m core.evaluate "*|*"accordant evaluate "*) local module=core.evaluate ;;
         *) return ;;
     esac
     local choices word="${{COMP_LINE##* }}"
-    choices=$(COMP_LINE="$COMP_LINE" {python} -m core.run -sc query=bash 2> /dev/null)
+    choices=$(COMP_LINE="$COMP_LINE" {python} -m $module -sc query=bash 2> /dev/null)
     COMPREPLY=($(compgen -W "$choices" -- "$word"))
 }}
 COMP_WORDBREAKS=${{COMP_WORDBREAKS//=}}

@@ -39,6 +39,8 @@ _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 # What is being composed: plugins.prefer among it says where configs are, before there is a config that could.
 _asked: list[str] = []
 _ADVICE = ("To append to your", "    full_key:", "    object_type=")
+PRIMARY = {"config": "core.run", "evaluate": "core.evaluate"}
+"""conf/<name>.yaml, the map of all groups -> the command that it is of. Ours alone."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class PluginSource(FileConfigSource):
         group, _, option = config_path.rpartition("/")
         if not super().is_config(config_path):
             return False
-        if not group:  # the map of all groups is ours alone
+        if not group:  # the maps of all groups are ours alone
             return self.provider == registry.OWN
         wanted = _preferred(_asked).get(option)
         return wanted is None or wanted == self.provider or wanted not in owners(group, option)
@@ -90,7 +92,7 @@ class PluginSource(FileConfigSource):
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         found = super().list(config_path, results_filter)
-        return found if config_path or self.provider == registry.OWN else [name for name in found if name != "config"]
+        return found if config_path or self.provider == registry.OWN else [name for name in found if name not in PRIMARY]
 
 
 class PluginSearchPath(SearchPathPlugin):
@@ -155,8 +157,11 @@ class _Passed(BaseException):
         self.error = error
 
 
-def launch(job: Callable[[Composed], None], arguments: Sequence[str]) -> None:
+def launch(job: Callable[[Composed], None], arguments: Sequence[str], primary: str = "config") -> None:
     """Runs Hydra's command line, which calls `job` once for each composed config.
+
+    Args:
+        primary: of `PRIMARY`.
 
     Raises:
         UserError: also for what Hydra itself refuses. Any other exception of `job` passes as it is.
@@ -171,16 +176,16 @@ def launch(job: Callable[[Composed], None], arguments: Sequence[str]) -> None:
             except UserError as error:
                 raise _Passed(error) from error
             except (HydraException, OmegaConfBaseException) as error:
-                raise _Passed(as_user_error(error)) from error
+                raise _Passed(as_user_error(error, primary=primary)) from error
 
     # Hydra prints and exits by itself unless it is told to let exceptions pass.
     with _environment("HYDRA_FULL_ERROR", "1"):
         try:
-            hydra.main(version_base="1.3", config_path=None, config_name="config")(task)()
+            hydra.main(version_base="1.3", config_path=None, config_name=primary)(task)()
         except _Passed as passed:
             raise passed.error from passed.error.__cause__
         except (HydraException, OmegaConfBaseException) as error:
-            raise as_user_error(error, sys.argv[1:]) from error
+            raise as_user_error(error, sys.argv[1:], primary) from error
 
 
 def composed(config: DictConfig) -> Composed:
@@ -195,7 +200,7 @@ def composed(config: DictConfig) -> Composed:
     )
 
 
-def compose(overrides: Sequence[str] = ()) -> Composed:
+def compose(overrides: Sequence[str] = (), primary: str = "config") -> Composed:
     """The same without a command line, for notebooks and tests. `output` is not made.
 
     Raises:
@@ -205,13 +210,13 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
     _asked[:] = normalised(overrides)
     try:
         with hydra.initialize(version_base="1.3", config_path=None, job_name="accordant"):
-            config = hydra.compose("config", overrides=list(_asked), return_hydra_config=True)
+            config = hydra.compose(primary, overrides=list(_asked), return_hydra_config=True)
             HydraConfig.instance().set_config(config)
             choices, output = dict(config.hydra.runtime.choices), Path(config.hydra.run.dir)
             visible = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             return Composed(**_plain(visible), choices=choices, overrides=list(overrides), output=output, sweep=False)
     except (HydraException, OmegaConfBaseException) as error:
-        raise as_user_error(error, overrides) from error
+        raise as_user_error(error, overrides, primary) from error
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +231,7 @@ def _plain(config: DictConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-def as_user_error(error: Exception, overrides: Sequence[str] = ()) -> UserError:
+def as_user_error(error: Exception, overrides: Sequence[str] = (), primary: str = "config") -> UserError:
     """What Hydra or OmegaConf says, without its advice to add unknown keys by `+`, and with the nearest known word."""
     inner: BaseException | None = error
     while inner is not None:
@@ -242,8 +247,9 @@ def as_user_error(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     text = _without_advice(f"{error}{cause}")
     match = _UNKNOWN_KEY.search(text)
-    close = nearest(match[1], _known_keys(match[1], overrides)) if match else ""
-    return ConfigError(f"{text}{close}", "python -m core.run --cfg job shows every key; --help lists the groups.")
+    close = nearest(match[1], _known_keys(match[1], overrides, primary)) if match else ""
+    command = f"python -m {PRIMARY[primary]}"
+    return ConfigError(f"{text}{close}", f"{command} --cfg job shows every key; --help lists the groups.")
 
 
 def _without_advice(text: str) -> str:
@@ -251,13 +257,13 @@ def _without_advice(text: str) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _known_keys(unknown: str, overrides: Sequence[str]) -> list[str]:
+def _known_keys(unknown: str, overrides: Sequence[str], primary: str) -> list[str]:
     """Every key, dotted, of the config without the override that failed; none where that fails as well."""
     kept = [o for o in overrides if not o.startswith(("-", f"{unknown}=", f"{unknown.partition('.')[0]}.")) and "," not in o]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize(version_base="1.3", config_path=None, job_name="accordant"):
-            config = OmegaConf.to_container(hydra.compose("config", overrides=kept))
+            config = OmegaConf.to_container(hydra.compose(primary, overrides=kept))
     except (HydraException, OmegaConfBaseException, UserError):
         return []
     return list(_dotted(config))

@@ -144,7 +144,10 @@ def reward_options(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]
         ConfigError: an item that is neither, or two of one label.
     """
     out: dict[str, dict[str, Any]] = {}
-    for item in (config["reward"], *(config["eval"]["rewards"] or ())):
+    more = config["eval"]["rewards"] or ()
+    if not isinstance(more, (list, tuple)):
+        raise ConfigError(f"eval.rewards is {more!r}; expected a list.", "For example eval.rewards=[length].")
+    for item in (config["reward"], *more):
         options = {"name": item} if isinstance(item, str) else item
         if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
             raise ConfigError(

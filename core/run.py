@@ -103,7 +103,8 @@ def suppliers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Who supplies the plugins of a config, parts of rewards too: kind, name, distribution, version, api, file_sha256."""
     prefer = config["plugins"]["prefer"]
     with registry.recording() as used:
-        registry.build_objective(config["objective"], prefer)
+        if "objective" in config:
+            registry.build_objective(config["objective"], prefer)
         for _, options in reward_options(config):
             registry.build_reward(options, prefer)
     return [registry.supplier(kind, name, prefer) for kind, name in used]

@@ -132,6 +132,38 @@ class Optim:
                 raise ConfigError(f"optim.{key} is {getattr(self, key)}; expected {what}.")
 
 
+@dataclass(frozen=True)
+class Evaluate:
+    """How data is scored and where the scores go; fields are the keys of `evaluate` in conf/evaluate.yaml.
+
+    Attributes:
+        output: path of the data with its scores, JSONL, gzipped where it ends in .gz; None = scored.jsonl in the run folder.
+        field: the column that the scores get; the data must not have it.
+        baselines: "auto" = length, and BLEU where there are references, beside the reward where rows are pairs or
+            rankings; [] = none.
+        resamples: draws of the bootstrap behind each interval.
+    """
+
+    output: str | None = None
+    field: str = "rewards"
+    baselines: str | Sequence[str] = "auto"
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.output is not None and not str(self.output).endswith((".jsonl", ".jsonl.gz")):
+            raise ConfigError(
+                f"evaluate.output is {self.output}; expected a path that ends in .jsonl or .jsonl.gz.",
+                "The data is written as one JSON object a line.",
+            )
+        if not isinstance(self.field, str) or not self.field:
+            raise ConfigError(f"evaluate.field is {self.field!r}; expected the name of a new column.")
+        if self.baselines != "auto" and self.baselines not in ([], ()):
+            raise ConfigError(
+                f"evaluate.baselines is {self.baselines}; expected auto, or [] for none.",
+                "To score by others too, eval.rewards=[chrf] or eval.rewards=[{name: length, unit: characters}].",
+            )
+
+
 def _are_two_shares(values: Any) -> bool:
     two = isinstance(values, (list, tuple)) and len(values) == 2
     return two and all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values)

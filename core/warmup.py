@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from core.paths import cache_folder
-from core.pocket import WarmUp, pocket_folder
+from core.pocket import WarmUp, pocket_digest, pocket_folder
 from core.runfolder import RunFolder
 
 
 def pocket_policy() -> Path:
     """The folder of the warmed-up pocket model; made on first use, in about a minute on two cores."""
     return pocket_folder(cache_folder(), warm_up)
+
+
+def made_pocket() -> Path | None:
+    """The folder of the warmed-up pocket model where it is in the cache already; makes nothing."""
+    target = cache_folder() / f"pocket-{pocket_digest(asdict(WarmUp()))}"
+    return target if (target / "tokenizer.json").is_file() else None
 
 
 def warm_up(base: Path, out: Path) -> None:

@@ -33,6 +33,10 @@ class RowError(DataError):
         self.where, self.field, self.problem = where, field, problem
         super().__init__(f"{where}:{field}: {problem}" if field else f"{where}: {problem}", hint)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are made of what the constructor takes, not of the message, as exceptions have it by default."""
+        return RowError, (self.where, self.field, self.problem, self.hint)
+
 
 @dataclass(frozen=True)
 class HubOptions:

@@ -1,0 +1,73 @@
+"""Score data: `python -m core.evaluate reward=bleu data=jsonl data.path=answers.jsonl`. All else is Hydra's.
+
+Compose -> check -> claim a run folder -> score. Torch is imported only where a reward or a tokenizer needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from core import completion
+from core.errors import ConfigError, UserError
+from core.run import print_error, suppliers
+
+if TYPE_CHECKING:
+    from core.compose import Composed
+
+log = logging.getLogger("accordant")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 = done, 2 = the user can mend it (printed without a traceback). Bugs raise."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if completion.answer(given):
+            return 0
+        from core.compose import launch
+
+        launch(job, given, "evaluate")
+    except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print_error(error)
+        return 2
+    return 0
+
+
+def job(composed: Composed) -> None:
+    """One evaluation."""
+    from core.crosscheck import check_evaluate, check_ownership
+    from core.runfolder import RUN, RunFolder
+    from core.runs import near, remove_empty
+    from core.scored_files import output_path
+
+    config, place = composed.config, composed.output
+    claimed = False
+    try:
+        check_evaluate(composed)
+        check_ownership()
+        output_path(config, place)
+        if (place / RUN).exists():
+            raise ConfigError(
+                f"{near(place)} already belongs to a run; two runs never share a folder.", "Give another run.name."
+            )
+        claimed = True
+    finally:
+        if not claimed:
+            remove_empty(place)
+    from core.score_data import score_data
+
+    plugins = suppliers(config)
+    log.info("Run folder: %s", near(place))
+    log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
+    with RunFolder.create(place, composed.unresolved, plugins) as folder:
+        score_data(config, folder)
+    log.info("Done: %s", near(folder.path))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

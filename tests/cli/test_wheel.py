@@ -34,6 +34,11 @@ def test_every_config_is_in_the_wheel(site):
     assert found(site / "conf") == found(ROOT / "conf")
 
 
+def test_the_rubrics_of_the_judge_are_in_the_wheel(site):
+    for mode in ("pointwise", "pairwise"):
+        assert (site / "plugins" / "rewards" / "judging" / f"{mode}.md").is_file()
+
+
 @pytest.mark.parametrize("how", ["module", "script"])
 def test_module_and_script_find_their_conf(site, tmp_path, how):
     command = (

@@ -79,7 +79,8 @@ def _nothing(report: Mapping[str, Any]) -> str:
 
 
 def _subject(main: str) -> str:
-    return "the reward" if main in ("main", "reward") else main
+    """What a sentence calls it: a plugin by its name, "reward model" as the words they are."""
+    return f"the {main}" if main in ("reward", "reward model") else main
 
 
 def _share(estimate: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "title": title,
         "state": state,
         "state_text": _state_text(state, step, run),
-        "headline": _headline(found, title, preferences),
+        "headline": _headline(found, title, preferences, trained=bool(config.get("objective"))),
         "changes": [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
         "preferences": preferences,
         "step": step,
@@ -206,10 +206,10 @@ def _title(config: Mapping[str, Any], preferences: Mapping[str, Any] | None) -> 
     return title if baseline or reward in ("", "none") else f"{title} with reward {reward}"
 
 
-def _headline(found: Sequence[Change], title: str, preferences: Mapping[str, Any] | None) -> str:
-    """What changed; of a run that answered nothing, how far its reward agrees with the annotators."""
+def _headline(found: Sequence[Change], title: str, preferences: Mapping[str, Any] | None, *, trained: bool) -> str:
+    """What changed; of a run whose policy answered nothing new, how far its reward agrees with the annotators."""
     agrees = agreement(preferences) if preferences else ""
-    return f"{title}: {agrees}." if agrees and not generated(found) else headline(found, title)
+    return f"{title}: {agrees}." if agrees and not (trained and generated(found)) else headline(found, title)
 
 
 def _state_text(state: str, step: int, run: Mapping[str, Any]) -> str:

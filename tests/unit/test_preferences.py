@@ -370,7 +370,7 @@ def test_the_verdict_where_little_can_be_said():
         "On 1 pair of 1 prompt rm agrees with the annotators in 66.7 % [40.0, 90.0]: that is too few"
     )
     assert judged(MAIN) == {"kind": "alone", "text": f"{START}. No baseline was measured beside it."}
-    assert " prompts the reward agrees with the annotators in" in judged(MAIN, name="reward")["text"]
+    assert " prompts the reward model agrees with the annotators in" in judged(MAIN, name="reward model")["text"]
     assert "It is length itself" in judged(MAIN, name="length")["text"]
     assert judged(est(None)) == {"kind": "nothing", "text": "Not one of 100 pairs was scored by rm, so nothing can be said."}
 

@@ -94,7 +94,13 @@ def test_a_run_that_generates_keeps_its_headline(tmp_path, rich):
 
 
 def test_an_evaluation_without_an_objective_is_named_by_its_reward(tmp_path, rich):
-    assert report(folder(tmp_path / "a", rich, {}))[1]["headline"].startswith("Reward rm: agrees with the annotators in")
+    run = folder(tmp_path / "a", rich, {})
+    run.append("metrics.jsonl", {"step": 0, "split": "validation", "rewards/rm/mean": 0.5})
+    run.write_jsonl("samples/step_000000.jsonl", [{"id": 1, "prompt": "Q", "response": "A", "scores": {"rm": 0.5}}])
+    page, facts = report(run)
+    assert facts["headline"].startswith("Reward rm: agrees with the annotators in")
+    assert "What was measured" in page.text
+    assert not [odd for odd in ("What changed", "before and after") if odd in page.text]
 
 
 def test_names_in_the_data_stay_data(tmp_path):

@@ -72,7 +72,7 @@ def _by_name(flat: Floats, known: Bools, said: Sequence[str | None]) -> list[dic
     counts = Counter(name for name, seen in zip(said, known, strict=True) if seen and name is not None)
     labels = np.array(["" if name is None else name for name in said], dtype=object)
     rows = [{"label": name, **_summary(flat[known & (labels == name)])} for name, _ in counts.most_common(_MOST_NAMES)]
-    return sorted(rows, key=lambda row: -row["quantiles"][2])
+    return sorted(rows, key=lambda row: (-row["quantiles"][2], -row["mean"]))
 
 
 def _summary(values: Floats) -> dict[str, Any]:

@@ -189,17 +189,20 @@ def _remarks(report: Mapping[str, Any]) -> list[str]:
             f"{show(ties['median_untied'])}. The size of the difference tells the two apart with an AUC of "
             f"{ties['auc']['value']:.2f}; 0.5 would be not at all."
         )
-    for name, label in _TRAITS.items():
-        beyond = main["traits"].get(name, {}).get("beyond_people")
-        if not beyond or beyond["low"] is None or beyond["pairs"] < _ENOUGH_PAIRS:
-            continue
-        if beyond["low"] > _NOTICEABLE or beyond["high"] < -_NOTICEABLE:
-            word = "more" if beyond["value"] > 0 else "less"
-            out.append(
-                f"{report['main']} likes {label.removeprefix('more ')} {word} than the annotators do: it prefers the answer "
-                f"with more of them {points(abs(beyond['value']))} points {word} often."
-            )
+    odd = [
+        f"{label} {points(abs(beyond['value']))} points {'more' if beyond['value'] > 0 else 'less'} often"
+        for name, label in _TRAITS.items()
+        if (beyond := main["traits"].get(name, {}).get("beyond_people")) and _noticeable(beyond)
+    ]
+    if odd:
+        out.append(f"Held against the annotators, {report['main']} prefers the answer with {', with '.join(odd)}.")
     return out
+
+
+def _noticeable(beyond: Mapping[str, Any]) -> bool:
+    if beyond["low"] is None or beyond["pairs"] < _ENOUGH_PAIRS:
+        return False
+    return bool(beyond["low"] > _NOTICEABLE or beyond["high"] < -_NOTICEABLE)
 
 
 def _drawn(title: str, entries: Sequence[Entry], keys: Sequence[tuple[str, str]], note: str) -> Picture | None:

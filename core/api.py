@@ -27,6 +27,7 @@ from core.errors import (
 )
 from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Role
 from core.paths import cache_folder
+from core.processes import from_all_processes
 from core.redact import Redactor, looks_secret
 from core.reward import RewardSource, Sample, Scored, samples_of
 from core.rows import Message, Response, Row
@@ -69,6 +70,7 @@ __all__ = [
     "build_batch",
     "build_reward",
     "cache_folder",
+    "from_all_processes",
     "functional",
     "looks_secret",
     "nearest",

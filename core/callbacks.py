@@ -20,6 +20,7 @@ from core.failpoints import failpoint
 from core.log import VALIDATION
 from core.loop import StepBatch
 from core.module import AlignmentModule
+from core.reward import RewardSource
 
 log = logging.getLogger("accordant")
 
@@ -99,8 +100,11 @@ class Signals(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Interrupted):
             assert isinstance(pl_module, AlignmentModule)
-            self._save(trainer)
             name, step = signal.Signals(exception.signum).name, pl_module.steps_done
+            if trainer.state.fn != "fit":
+                log.info("%s: stopped before the first step. resume=auto begins anew.", name)
+                return
+            self._save(trainer)
             log.info("%s: stopped after step %d, checkpoint written. resume=auto goes on from here.", name, step)
 
     def restore(self) -> None:
@@ -173,6 +177,20 @@ class Borders(L.Callback):
     def _border(self, trainer: L.Trainer) -> None:
         self._checkpoints.at_border(trainer)
         self._signals.at_border(trainer)
+
+
+class RewardMemory(L.Callback):
+    """Puts what a reward source has gathered from the collections into the checkpoints, and gives it back."""
+
+    def __init__(self, source: RewardSource | None) -> None:
+        self._source = source
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._source is None else self._source.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._source is not None:
+            self._source.load_state_dict(state_dict)
 
 
 class Advice(L.Callback):

@@ -44,8 +44,8 @@ class Reward:
     def score_parts(self, rows: Sequence[Row], *, collecting: bool = False) -> tuple[list[Row], Scored]:
         """The same, with the scores of a composite's parts. `collecting`: sources with a memory take these rows in."""
         samples = [s for row in rows for s in samples_of(row)]
-        if collecting and samples:
-            self.source.fit(samples)
+        if collecting:
+            self.source.fit(samples)  # without samples too: the other processes wait for this one
         scored = self.source.score_parts(samples) if samples else Scored([])
         if len(scored.scores) != len(samples):
             raise PluginError(

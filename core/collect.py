@@ -85,6 +85,7 @@ class ModelContext(CollectContext):
         self.seed, self.microbatch_tokens, self.cache_folder = seed, microbatch_tokens, cache_folder
         self._note, self._progress = note, progress
         self.step = 0  # optimizer steps before this collection, for notes
+        self.collecting = False  # False: what is scored is an evaluation's, and no reward remembers it
         self._poll: Callable[[], None] | None = None
         self.start_epoch(0)
 
@@ -96,13 +97,25 @@ class ModelContext(CollectContext):
         self._note(text)
 
     @contextmanager
-    def interruptible(self, poll: Callable[[], None] | None) -> Iterator[None]:
-        """Within, `poll` is called between chunks and may raise. A collection can be left there; an evaluation not."""
-        self._poll = poll
+    def collection(self, poll: Callable[[], None] | None = None, *, anew: bool = False) -> Iterator[None]:
+        """Within, what is scored is a collection's, and rewards with a memory take it in.
+
+        `poll` is called between chunks and may raise: a collection can be left there, an evaluation not. Whatever is
+        raised, the reward remembers nothing of the half collection. `anew`: it forgets all earlier ones first.
+        """
+        source = None if self.reward is None else self.reward.source
+        before = {} if source is None else source.state_dict()
+        if source is not None and anew:
+            source.load_state_dict({})
+        self._poll, self.collecting = poll, True
         try:
             yield
+        except BaseException:
+            if source is not None:
+                source.load_state_dict(before)
+            raise
         finally:
-            self._poll = None
+            self._poll, self.collecting = None, False
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self._poll is not None:
@@ -172,7 +185,7 @@ class ModelContext(CollectContext):
     def score(self, rows: Sequence[Row]) -> list[Row]:
         if self.reward is None:
             raise CollectionError("this objective needs a reward, and none is composed.", "Add reward=length, for example.")
-        return self.reward.score_rows(rows, collecting=True)
+        return self.reward.score_rows(rows, collecting=self.collecting)
 
 
 def role_scores(

@@ -283,8 +283,8 @@ def _check_fit(config: Mapping[str, Any], prefer: Mapping[str, str]) -> None:
 
 def _check_rewards(found: Sequence[tuple[str, Mapping[str, Any]]], prefer: Mapping[str, str]) -> None:
     for _, options in found:
-        registry.check("reward", options, prefer)
-        if any(isinstance(value, Mapping) for value in options.values()):
+        _, source = registry.check("reward", options, prefer)
+        if source.composite:
             registry.build_reward(options, prefer)  # what is wrong with a part shows only when it is built
 
 

@@ -24,6 +24,7 @@ from core.collect import ModelContext, microbatches
 from core.errors import CheckpointError, CollectionError, ConfigError
 from core.failpoints import failpoint
 from core.objective import Objective
+from core.processes import from_all_processes
 from core.rows import Row
 
 
@@ -161,11 +162,8 @@ class Cut:
 
 def gather(made: list[Row], ids: Sequence[str]) -> list[Row]:
     """What all processes made of the rows `ids`, each of its share; of a single process, its own."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return made
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, made)
-    return interleaved(parts, ids)
+    parts = from_all_processes(made)
+    return made if len(parts) == 1 else interleaved(parts, ids)
 
 
 def interleaved(parts: Sequence[Sequence[Row]], ids: Sequence[str]) -> list[Row]:
@@ -233,10 +231,14 @@ class StepLoader:
             chosen = [rows[i] for i in self.schedule.rows_of_step(step, len(rows))]
             yield step_batch(chosen, step, epoch, cut, self._shard())
 
-    def collected(self, epoch: int) -> Sequence[Row]:
-        """The rows that epoch `epoch` trains on."""
+    def prepare(self) -> None:
+        """Collect now what is collected once. Each process of the run must come here."""
         if self.objective.collects == "once" and self._once is None:
             self._once = self._collect(self.rows, 0)
+
+    def collected(self, epoch: int) -> Sequence[Row]:
+        """The rows that epoch `epoch` trains on."""
+        self.prepare()
         source = self.rows if self._once is None else self._once
         if self.objective.collects != "every_epoch":
             return [source[i] for i in self.schedule.of_collected(len(source)).rows_of(epoch)]
@@ -246,7 +248,8 @@ class StepLoader:
         self.context.step = epoch * self.schedule.steps_per_epoch
         self.context.start_epoch(epoch)
         shard = self._shard()
-        with self.context.interruptible(self._poll):
+        # What is collected once is collected again after a resume: what a reward remembers of it would count twice.
+        with self.context.collection(self._poll, anew=self.objective.collects == "once"):
             mine = list(self.objective.collect(rows[shard.rank :: shard.world], self.context))
         made = gather(mine, [row.id for row in rows])
         self.collections += 1
@@ -291,10 +294,21 @@ class StepLoader:
 
 
 class ValidationSteps:
-    """Validation rows as steps, collected at first use (reference log-probs, say). Sized, as Lightning wants it."""
+    """Validation rows as steps, collected at first use (reference log-probs, say). Sized, as Lightning wants it.
 
-    def __init__(self, objective: Objective, rows: Sequence[Row], context: ModelContext, batch_size: int) -> None:
-        self.objective, self.context, self.batch_size = objective, context, batch_size
+    `first` is called before that: a reward that remembers the training rows labels these by what it knows of those,
+    whether a run begins with a validation or is resumed.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        rows: Sequence[Row],
+        context: ModelContext,
+        batch_size: int,
+        first: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.objective, self.context, self.batch_size, self._first = objective, context, batch_size, first
         # What an online objective trains on is made by the policy: there is no loss of given rows to validate.
         self.rows = list(rows) if objective.collects != "every_epoch" else []
         self._collected: Sequence[Row] | None = None
@@ -315,5 +329,6 @@ class ValidationSteps:
     def _collect(self) -> Sequence[Row]:
         if not self.rows or self.objective.collects == "never":
             return self.rows
+        self._first()
         self.context.start_epoch(0)
         return list(self.objective.collect(self.rows, self.context))

@@ -70,10 +70,13 @@ class RewardSource(ABC):
         api_version: the plugin contract this class was written for (core.API_VERSION).
         needs: columns that the data must have ("references" is one); checked before training starts.
         unit: what one point of score is, for reports ("tokens", "BLEU", "log-odds", "").
+        composite: True for a class whose instances have parts: it is built while the config is checked, so that what is
+            wrong with a part is said before torch is imported.
         parts: label -> source, of a composite. Build them with `core.api.build_reward`.
     """
 
     api_version: ClassVar[int] = 1
+    composite: ClassVar[bool] = False
     needs: frozenset[str] = frozenset()
     unit: str = ""
     parts: Mapping[str, RewardSource] = {}
@@ -93,13 +96,14 @@ class RewardSource(ABC):
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take the samples of a collection into what is kept of the past (running statistics), before they are scored.
 
-        The core calls it once for each collection, never for an evaluation. Here: passed on to the parts.
+        The core calls it once for each collection, never for an evaluation; of a run on several processes, in each
+        with its own share, which may be empty. Here: passed on to the parts.
         """
         for part in self.parts.values():
             part.fit(samples)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `fit` has gathered, as plain containers; it goes into checkpoints. Here: that of the parts."""
+        """What `fit` has gathered, a copy, as plain containers; it goes into checkpoints. Here: that of the parts."""
         states = {label: part.state_dict() for label, part in self.parts.items()}
         return {label: state for label, state in states.items() if state}
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import math
 import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +28,7 @@ from core.errors import ConfigError, UserError
 from core.objective import Collects, MeanOver, Objective, Reads, Role
 from core.options import parameters
 from core.registry import Entry
-from core.reward import RewardSource, Sample
+from core.reward import RewardSource, Sample, needs_of
 
 _TOO_HEAVY = ("lightning", "hydra")
 
@@ -154,13 +156,17 @@ def _binds(objective: Objective) -> None:
 
 
 def reward_checks(source: RewardSource, samples: Sequence[Sample] | None = None) -> Iterator[Check]:
-    """What a reward source promises. `samples`: at least three of your own, where made-up texts will not do."""
-    columns = sorted(source.needs - {"references"})
+    """What a reward source promises. `samples`: at least three of your own, where made-up texts will not do.
+
+    What it remembers of collections is as before when a check has run.
+    """
+    needs = needs_of(source)
+    columns = sorted(needs - {"references"})
     if samples is None and columns:
         remark = f"not checked: it needs the columns {', '.join(columns)}; call reward_checks with samples of yours"
         yield Check("scores are finite, pure, and independent of order and batch", lambda: remark)
         return
-    rows = list(samples) if samples is not None else made_up_samples(references="references" in source.needs)
+    rows = list(samples) if samples is not None else made_up_samples(references="references" in needs)
     yield Check("reads only the columns that `needs` declares", lambda: _reads_declared(source, rows))
     yield Check("gives one finite number (or None) per sample", lambda: _finite(source, rows))
     yield Check("is pure: two calls agree", lambda: _agrees(_scores(source, rows), _scores(source, rows), "called again"))
@@ -172,6 +178,9 @@ def reward_checks(source: RewardSource, samples: Sequence[Sample] | None = None)
         "does not depend on the size of the batch",
         lambda: _agrees(_scores(source, rows), _one_by_one(source, rows), "one by one"),
     )
+    yield Check("score is score_parts without the parts", lambda: _parts_fit(source, rows))
+    yield Check("what fit gathers is in its state, as plain containers", lambda: _remembers(source, rows))
+    yield Check("a state that is loaded gives its scores again; {} forgets", lambda: _restores(source, rows))
 
 
 def made_up_samples(*, references: bool = False) -> list[Sample]:
@@ -195,11 +204,12 @@ def _scores(source: RewardSource, samples: Sequence[Sample]) -> list[float | Non
 
 
 def _reads_declared(source: RewardSource, samples: Sequence[Sample]) -> None:
+    needs = needs_of(source)
     kept = [
         replace(
             sample,
-            columns={key: value for key, value in sample.columns.items() if key in source.needs},
-            references=sample.references if "references" in source.needs else (),
+            columns={key: value for key, value in sample.columns.items() if key in needs},
+            references=sample.references if "references" in needs else (),
         )
         for sample in samples
     ]
@@ -234,3 +244,51 @@ def _agrees(left: Sequence[float | None], right: Sequence[float | None], how: st
         for a, b in zip(left, right, strict=True)
     )
     assert same, f"scores {how} differ: {list(left)} and {list(right)}."
+
+
+def _parts_fit(source: RewardSource, samples: Sequence[Sample]) -> None:
+    scored = source.score_parts(samples)
+    _agrees(_scores(source, samples), scored.scores, "by score_parts")
+    for label, part, decided in scored.walk():
+        assert len(part.scores) == len(samples), f"part {label}: {len(part.scores)} scores for {len(samples)} samples."
+        shares = list(decided or [])
+        assert not shares or len(shares) == len(samples), f"part {label}: decided has {len(shares)} of {len(samples)}."
+        assert all(0 <= share <= 1 for share in shares), f"part {label}: decided is {shares}; expected shares, 0 to 1."
+
+
+@contextmanager
+def _put_back(source: RewardSource) -> Iterator[dict[str, Any]]:
+    """Gives the state of the source, and loads it again in the end."""
+    before = source.state_dict()
+    try:
+        yield before
+    finally:
+        source.load_state_dict(before)
+
+
+def _remembers(source: RewardSource, samples: Sequence[Sample]) -> None:
+    with _put_back(source) as before:
+        written = json.dumps(before, allow_nan=False)
+        scores = _scores(source, samples)
+        source.fit([])
+        _agrees(scores, _scores(source, samples), "after fit without samples")
+        source.fit(samples)
+        assert json.dumps(before, allow_nan=False) == written, "fit changed a state that was given out; give out a copy."
+        state = source.state_dict()
+        assert json.loads(json.dumps(state, allow_nan=False)) == state, f"state_dict is {state}; expected plain containers."
+        if state == before:
+            _agrees(scores, _scores(source, samples), "after fit, which left no state,")
+
+
+def _restores(source: RewardSource, samples: Sequence[Sample]) -> None:
+    with _put_back(source):
+        source.load_state_dict({})
+        assert source.state_dict() == {}, f"after load_state_dict({{}}) the state is {source.state_dict()}; expected {{}}."
+        fresh = _scores(source, samples)
+        source.fit(samples)
+        state, fitted = source.state_dict(), _scores(source, samples)
+        source.load_state_dict({})
+        _agrees(fresh, _scores(source, samples), "after load_state_dict({})")
+        source.load_state_dict(state)
+        assert source.state_dict() == state, "load_state_dict(state) gave another state."
+        _agrees(fitted, _scores(source, samples), "after load_state_dict(state)")

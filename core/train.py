@@ -20,7 +20,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from core.build import Run, build
-from core.callbacks import Advice, Borders, Checkpoints, Position, Record, Signals
+from core.callbacks import Advice, Borders, Checkpoints, Position, Record, RewardMemory, Signals
 from core.checkpoint import AtomicCheckpointIO, newest_good
 from core.errors import ConfigError, TrainingError, nearest
 from core.evaluation import Evaluation, Evaluator
@@ -51,7 +51,9 @@ def fit(run: Run) -> dict[str, Any]:
     module = AlignmentModule(run.objective, run.models, run.optim, run.schedule)
     loggers = build_loggers(run.config, run.folder)
     signals, trainer = assemble(run, module, loggers)
-    validation = ValidationSteps(run.objective, run.data.validation, run.context, run.schedule.batch_size)
+    validation = ValidationSteps(
+        run.objective, run.data.validation, run.context, run.schedule.batch_size, lambda: module.loader().prepare()
+    )
     resume = newest_good(run.folder.path / "checkpoints")
     status: Status = "failed"
     reason = ""
@@ -126,7 +128,7 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
     signals = Signals(checkpoints.save)
     borders = Borders(evaluator(run, loggers), lambda step: step % every == 0, checkpoints, signals)
     advice = Advice(lambda step, text: run.folder.note(step, "advice", run.objective.__class__.__name__.lower(), text))
-    progress = run.console.callbacks() if options.get("enable_progress_bar", True) else []
+    last = [borders, advice, *(run.console.callbacks() if options.get("enable_progress_bar", True) else [])]
     trainer = _trainer(
         **{"enable_model_summary": False, **options},
         max_epochs=1,
@@ -139,7 +141,7 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
         default_root_dir=str(run.folder.path),
         plugins=[AtomicCheckpointIO()],
         logger=list(loggers),
-        callbacks=[Position(), signals, Record(log_every), borders, advice, *progress],
+        callbacks=[Position(), RewardMemory(run.reward.source if run.reward else None), signals, Record(log_every), *last],
     )
     loader = StepLoader(
         run.objective,

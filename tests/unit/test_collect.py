@@ -127,7 +127,7 @@ def test_modes_are_put_back_after_an_interruption():
     def stop():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), context.interruptible(stop):
+    with pytest.raises(KeyboardInterrupt), context.collection(stop):
         context.token_logps("policy", random_rows(3, 2), "a")
     assert models.roles["policy"].training
     context.token_logps("policy", random_rows(3, 2), "a")  # outside, nobody stops it

@@ -1,0 +1,79 @@
+"""Several rewards that judge the same thing, reduced to one: caution where they disagree.
+
+    mean        score = (1/n) sum_i s_i
+    min         score = min_i s_i                             the worst case
+    mean_std    score = mean - k sqrt((1/n) sum_i (s_i - mean)^2)
+
+Source: Coste et al. 2023, "Reward Model Ensembles Help Mitigate Overoptimization", section 3.2: mean, worst-case and
+uncertainty-weighted optimisation. Differs from the paper: mean_std takes off the deviation, in points of score, where
+the paper takes off the variance.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Literal
+
+from core.api import ConfigError, RewardSource, Sample, Scored
+from plugins.rewards.parts import Parts, build_parts, common_unit
+
+
+class Ensemble(RewardSource):
+    """Several rewards of one scale reduced to one: their mean, the least, or the mean less k deviations."""
+
+    api_version = 1
+    composite = True
+
+    def __init__(
+        self,
+        parts: Parts | None = None,
+        reduce: Literal["mean", "min", "mean_std"] = "mean",
+        k: float = 1.0,
+        missing: Literal["none", "skip"] = "none",
+    ) -> None:
+        if reduce not in ("mean", "min", "mean_std"):
+            raise ConfigError(f"reward.reduce is {reduce}; expected mean, min or mean_std.")
+        if not 0 <= k < math.inf:
+            raise ConfigError(f"reward.k is {k}; expected a finite number of 0 or more.")
+        if missing not in ("none", "skip"):
+            raise ConfigError(f"reward.missing is {missing}; expected none or skip.")
+        self.parts = build_parts(parts)
+        if len(self.parts) < 2:
+            raise ConfigError(
+                f"reward.parts has one part, {next(iter(self.parts))}; an ensemble needs two.",
+                "Compose that reward alone, or add another.",
+            )
+        self.reduce, self.k, self.missing = reduce, k, missing
+        self.unit = common_unit(self.parts)
+
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
+        """One number per sample; None as `missing` says."""
+        return self.score_parts(samples).scores
+
+    def score_parts(self, samples: Sequence[Sample]) -> Scored:
+        """The same, with what each member gave; with min, who gave the least (equal ones share it)."""
+        parts = {label: part.score_parts(samples) for label, part in self.parts.items()}
+        columns = list(zip(*(part.scores for part in parts.values()), strict=True))
+        scores = [self._reduced(column) for column in columns]
+        if self.reduce != "min":
+            return Scored(scores, parts)
+        decided = {
+            label: [_share(column[i], score, column) for column, score in zip(columns, scores, strict=True)]
+            for i, label in enumerate(parts)
+        }
+        return Scored(scores, parts, decided)
+
+    def _reduced(self, column: Sequence[float | None]) -> float | None:
+        known = [score for score in column if score is not None]
+        if not known or (self.missing == "none" and len(known) < len(column)):
+            return None
+        if self.reduce == "min":
+            return min(known)
+        spread = self.k * statistics.pstdev(known) if self.reduce == "mean_std" else 0.0
+        return statistics.fmean(known) - spread
+
+
+def _share(own: float | None, score: float | None, column: Sequence[float | None]) -> float:
+    return 0.0 if score is None or own != score else 1 / column.count(score)

@@ -1,0 +1,188 @@
+"""Llama 2's rule: the safety reward where safety is in question, else the helpfulness reward.
+
+    R_c(g | p)  = R_s(g | p)    if is_safety(p) or R_s(g | p) < 0.15
+                  R_h(g | p)    otherwise
+    score       = whiten(logit(R_c(g | p)))
+
+    p, g    prompt and answer
+    R_s     probability from the safety reward; R_h from the helpfulness reward: sigmoid of a learned model's raw score
+    whiten  less the mean, divided by the standard deviation: here of all collections so far (running.py)
+
+rule=or is the paper's: every answer to a tagged prompt is judged by safety, and unsafe answers to any prompt. rule=and,
+which some lectures write, judges by safety only where both hold: a safe answer to a tagged prompt by its helpfulness, and
+an unsafe answer to an untagged prompt too.
+
+Source: Touvron et al. 2023, "Llama 2: Open Foundation and Fine-Tuned Chat Models", section 3.2.3, the two equations on
+R_c. Differs from the paper: running statistics, as a score may not depend on the batch; probabilities of 0 and 1, which a
+sigmoid never gives, are moved inwards by `clamp` before logit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from core.api import ConfigError, DataError, PluginError, RewardSource, Sample, Scored
+from plugins.rewards.parts import build_one
+from plugins.rewards.running import Running
+
+_WORDS = {
+    "rule": ("or", "and"),
+    "safety_scale": ("log_odds", "probability"),
+    "helpfulness_scale": ("log_odds", "probability"),
+    "output": ("log_odds", "probability"),
+    "whiten": ("none", "running"),
+}
+
+
+class Piecewise(RewardSource):
+    """Llama 2's rule: the safety reward where the prompt or the answer is unsafe, else the helpfulness reward."""
+
+    api_version = 1
+    composite = True
+
+    def __init__(
+        self,
+        safety: str | Mapping[str, Any] | None = None,
+        helpfulness: str | Mapping[str, Any] | None = None,
+        rule: Literal["or", "and"] = "or",
+        threshold: float = 0.15,
+        unsafe_column: str | None = "safety_label",
+        unsafe_values: Sequence[Any] = ("unsafe",),
+        safety_scale: Literal["log_odds", "probability"] = "log_odds",
+        helpfulness_scale: Literal["log_odds", "probability"] = "log_odds",
+        clamp: float = 0.001,
+        output: Literal["log_odds", "probability"] = "log_odds",
+        whiten: Literal["none", "running"] = "running",
+    ) -> None:
+        words = {"safety_scale": safety_scale, "helpfulness_scale": helpfulness_scale, "output": output}
+        _check_words({"rule": rule, **words, "whiten": whiten})
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"reward.threshold is {threshold}; expected a probability, 0 to 1 (Llama 2: 0.15).")
+        if not 0 < clamp < 0.5:
+            raise ConfigError(f"reward.clamp is {clamp}; expected a number above 0 and below 0.5.")
+        _check_tag(rule, unsafe_column, unsafe_values)
+        self.column, self.values = unsafe_column, tuple(unsafe_values)
+        self.needs = frozenset() if unsafe_column is None else frozenset({unsafe_column})
+        self.parts = {"safety": build_one(safety, "safety"), "helpfulness": build_one(helpfulness, "helpfulness")}
+        self.rule, self.threshold, self.clamp = rule, threshold, clamp
+        self.scales = {"safety": safety_scale, "helpfulness": helpfulness_scale}
+        self.output, self.whiten = output, whiten
+        self._running = Running()
+        self._last: tuple[Sequence[Sample], Scored] | None = None
+        self.unit = "std" if whiten == "running" else {"log_odds": "log-odds", "probability": "probability"}[output]
+
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
+        """One number per sample; None where the part that the rule needs gives none."""
+        return self.score_parts(samples).scores
+
+    def score_parts(self, samples: Sequence[Sample]) -> Scored:
+        """The same, with the raw scores of both parts, and for each sample which of them was taken.
+
+        DataError where a sample lacks the tag; PluginError where a part on the scale of probabilities leaves 0 to 1.
+        """
+        last, self._last = self._last, None
+        found = last[1] if last is not None and last[0] is samples else self._combined(samples)
+        known = self._running.mean_and_std
+        if known is None:
+            return found
+        mean, std = known
+        return Scored([None if s is None else (s - mean) / std for s in found.scores], found.parts, found.decided)
+
+    def fit(self, samples: Sequence[Sample]) -> None:
+        """Take in the scores of a collection, where they are whitened."""
+        super().fit(samples)
+        if self.whiten == "none":
+            return
+        found = self._combined(samples)
+        self._running.take(found.scores)
+        self._last = (samples, found)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Count, mean and sum of squares (`statistics`), and what the parts keep."""
+        state = self._running.state_dict()
+        return super().state_dict() | ({"statistics": state} if state else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._running.load_state_dict(state.get("statistics", {}))
+        self._last = None
+
+    def _combined(self, samples: Sequence[Sample]) -> Scored:
+        """R_c on the scale of `output`, before whitening."""
+        parts = {label: part.score_parts(samples) for label, part in self.parts.items()}
+        scores: list[float | None] = []
+        decided: dict[str, list[float]] = {label: [] for label in parts}
+        for i, sample in enumerate(samples):
+            given = {label: self._checked(label, part.scores[i]) for label, part in parts.items()}
+            chosen = self._chosen(self._tagged(sample), given["safety"])
+            score = None if chosen is None else given[chosen]
+            scores.append(None if chosen is None or score is None else self._put_out(score, self.scales[chosen]))
+            for label, shares in decided.items():
+                shares.append(float(label == chosen and score is not None))
+        return Scored(scores, parts, decided)
+
+    def _chosen(self, tagged: bool, safety: float | None) -> str | None:
+        """The part that judges; None where that hangs on a safety score that is missing."""
+        if tagged == (self.rule == "or"):  # or: the tag is enough; and: no tag is enough
+            return "safety" if tagged else "helpfulness"
+        if safety is None:
+            return None
+        unsafe = (safety if self.scales["safety"] == "probability" else sigmoid(safety)) < self.threshold
+        return "safety" if unsafe else "helpfulness"
+
+    def _tagged(self, sample: Sample) -> bool:
+        """is_safety(p): is the prompt tagged?"""
+        if self.column is None:
+            return False
+        tag = sample.columns.get(self.column)
+        if tag is None:
+            raise DataError(
+                f"row {sample.row_id!r} has no {self.column}, by which reward=piecewise knows unsafe prompts.",
+                "Add the column, name another (reward.unsafe_column), or judge by the threshold alone: "
+                "reward.unsafe_column=null.",
+            )
+        return tag in self.values
+
+    def _checked(self, label: str, score: float | None) -> float | None:
+        if score is not None and self.scales[label] == "probability" and not 0 <= score <= 1:
+            raise PluginError(
+                f"reward.{label} gave {score:g}, and reward.{label}_scale=probability expects 0 to 1.",
+                f"Use reward.{label}_scale=log_odds for raw scores, or another reward.",
+            )
+        return score
+
+    def _put_out(self, score: float, scale: str) -> float:
+        if scale == self.output:
+            return score
+        return sigmoid(score) if self.output == "probability" else logit(min(1 - self.clamp, max(self.clamp, score)))
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^-x), for any x."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def logit(p: float) -> float:
+    """log(p / (1 - p)), for 0 < p < 1."""
+    return math.log(p) - math.log1p(-p)
+
+
+def _check_words(given: Mapping[str, str]) -> None:
+    for key, value in given.items():
+        if value not in _WORDS[key]:
+            raise ConfigError(f"reward.{key} is {value}; expected {' or '.join(_WORDS[key])}.")
+
+
+def _check_tag(rule: str, column: str | None, values: Sequence[Any]) -> None:
+    if column is None and rule == "and":
+        raise ConfigError(
+            "reward.unsafe_column is null with rule=and: no answer would ever be judged by its safety.",
+            "Name the column of the tag, or use rule=or.",
+        )
+    if column is not None and not values:
+        raise ConfigError(
+            "reward.unsafe_values is empty: no prompt would be tagged.",
+            "Name the values, or use reward.unsafe_column=null.",
+        )

@@ -80,8 +80,12 @@ def job(composed: Composed) -> None:
     if rank() > 0:
         follow(place.path, config)
         return
+    try:
+        plugins = suppliers(config)
+    except UserError:  # an option that the plugin itself refuses: nothing has begun
+        remove_empty(place.path)
+        raise
     log.info("%s", place.said)
-    plugins = suppliers(config)
     log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
     with _folder(place, plugins) as folder:
         from core.train import train

@@ -221,6 +221,12 @@ def test_a_users_error_in_a_run(trained, capsys):
     assert yaml.safe_load((Path("runs") / folder / "run.json").read_text())["status"] == "failed"
 
 
+def test_what_a_plugin_itself_refuses_leaves_no_folder(trained, capsys):
+    assert run.main(["objective=dpo", "reward=learned", "reward.path=./nothing-here", "run.name=mine"]) == 2
+    assert "reward.path is ./nothing-here; there is no such folder." in capsys.readouterr().err
+    assert (folders(), trained) == ([], [])
+
+
 def test_a_bug_keeps_its_traceback(trained):
     with pytest.raises(ZeroDivisionError):
         run.main(["run.group=bug"])

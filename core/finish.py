@@ -15,6 +15,7 @@ from core.export import export, export_role, export_scorer
 from core.modelcard import CardFacts
 from core.objective import Role
 from core.preferences import preference_lines, preference_report
+from core.report.agreement import FILE as PREFERENCES
 from core.rows import Row
 from core.scorer import RewardFacts, is_scorer
 
@@ -22,7 +23,6 @@ log = logging.getLogger("accordant")
 
 TRAINED = "reward model"
 """What the model that was just trained is called among the sources of its report."""
-PREFERENCES = "preferences.json"
 
 
 def finish(run: Run) -> dict[str, Any]:

@@ -46,6 +46,10 @@ def trained(monkeypatch, tmp_path):
     return seen
 
 
+OBJECTIVES = ["dpo", "ipo_pure", "reward_bt", "reward_margin", "sft"]
+"""Ours, and the one of tests/acme_align."""
+
+
 def folders(root: Path = Path("runs")) -> list[str]:
     return sorted(path.name for path in root.iterdir()) if root.is_dir() else []
 
@@ -118,7 +122,7 @@ def test_misuse_of_list_and_check(arguments, word, capsys):
 
 def test_help_and_cfg_import_no_torch(acme_site, tmp_path):
     for flags, words in (
-        (["--help"], ["objective: dpo, ipo_pure, sft", "--check NAME"]),
+        (["--help"], [f"objective: {', '.join(OBJECTIVES)}", "--check NAME"]),
         (["--cfg", "job"], ["name: sft", "keep: 2"]),
     ):
         code = (
@@ -151,7 +155,7 @@ def test_a_config_error_comes_without_torch_and_leaves_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("python -m core.run objective=", ["objective=dpo", "objective=ipo_pure", "objective=sft"]),
+        ("python -m core.run objective=", [f"objective={name}" for name in OBJECTIVES]),
         ("accordant run reward=to", ["reward=tone"]),
         ("python -m core.run objective=ipo_pure objective.t", ["objective.tau="]),
         ("python -m json.tool obj", []),

@@ -303,13 +303,11 @@ def _facts_file(path: str, revision: str | None) -> Path | None:
         return file if file.is_file() else None
     from transformers.utils import cached_file
 
-    found = cached_file(
-        path,
-        FACTS,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    try:
+        found = cached_file(path, FACTS, revision=revision, **quiet)
+    except OSError:  # no such model: loading it says so, with what to do
+        return None
     return None if found is None else Path(found)
 
 

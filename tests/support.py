@@ -82,6 +82,7 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
         "checkpoint": {"every": None, "keep": 100},
         "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": 1, "gradient_clip_val": 1.0, "log_every_n_steps": 1},
         "logger": {},
+        "plugins": {"prefer": {}},
         "run": {},
     }
     for key, value in changes.items():

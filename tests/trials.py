@@ -19,6 +19,7 @@ import torch
 import core.train
 from core.build import Run
 from core.checkpoint import checkpoints_in
+from core.registry import build_part
 from core.reward import RewardSource, Sample
 from core.runfolder import RunFolder, read_jsonl
 from core.train import fit
@@ -40,7 +41,7 @@ class Kind:
 
     make: Callable[[], Any]
     responses: int = 2
-    reward: bool = False
+    reward: Callable[[], RewardSource] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,8 +50,34 @@ KINDS = {
     "sft": Kind(SFT, responses=1),
     "dpo_cached": Kind(DPO),
     "dpo_live": Kind(lambda: DPO(reference="live")),
-    "dpo_relabelled": Kind(lambda: DPO(pairs="relabelled"), reward=True),
-    "dpo_sampled": Kind(lambda: DPO(samples=3), reward=True, settings={"data": {"rows_per_epoch": 9}}),
+    "dpo_relabelled": Kind(lambda: DPO(pairs="relabelled"), reward=TokenSum),
+    "dpo_sampled": Kind(lambda: DPO(samples=3), reward=TokenSum, settings={"data": {"rows_per_epoch": 9}}),
+}
+
+
+def token_sum(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """The sum of the token ids, as a function that `reward=function` can name."""
+    return [float(sum(ids)) for ids in completion_ids]
+
+
+def first_token(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """The first token id."""
+    return [float(ids[0]) for ids in completion_ids]
+
+
+def remembering() -> RewardSource:
+    """A reward that remembers collections; how it orders two answers depends on the deviation it has seen so far."""
+    of, other = ({"name": "function", "path": f"tests.trials:{name}"} for name in ("token_sum", "first_token"))
+    parts = {"sum": {"name": "normalised", "of": of}, "first": {"weight": 0.05, **other}}
+    return build_part({"name": "weighted", "parts": parts}, "test")
+
+
+# Beside the others: their rewards remember collections.
+REMEMBERING = {
+    "sampled_remembering": Kind(
+        lambda: DPO(samples=3), reward=remembering, settings={"data": {"rows_per_epoch": 9}, "trainer": {"max_epochs": 3}}
+    ),
+    "relabelled_remembering": Kind(lambda: DPO(pairs="relabelled"), reward=remembering),
 }
 
 
@@ -88,14 +115,14 @@ class Trial:
 
 def built(path: Path, kind: str, *, resume: bool = False, folder: RunFolder | None = None, **changes: Any) -> Run:
     """A run of a kind, new or in the folder of an earlier one (or in a folder that is given)."""
-    k = KINDS[kind]
+    k = (KINDS | REMEMBERING)[kind]
     merged = {key: {**k.settings.get(key, {}), **changes.get(key, {})} for key in k.settings.keys() | changes.keys()}
     return tiny_run(
         path,
         k.make(),
         random_rows(18, k.responses, 1),
         random_rows(6, k.responses, 2),
-        reward=TokenSum() if k.reward else None,
+        reward=k.reward() if k.reward else None,
         folder=folder or (RunFolder.reopen(path) if resume else None),
         **merged,
     )

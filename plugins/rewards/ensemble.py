@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from core.api import ConfigError, RewardSource, Sample, Scored
-from plugins.rewards.parts import Parts, build_parts, common_unit
+from plugins.rewards.parts import Parts, build_parts, common_unit, scores_of
 
 
 class Ensemble(RewardSource):
@@ -54,7 +54,7 @@ class Ensemble(RewardSource):
 
     def score_parts(self, samples: Sequence[Sample]) -> Scored:
         """The same, with what each member gave; with min, who gave the least (equal ones share it)."""
-        parts = {label: part.score_parts(samples) for label, part in self.parts.items()}
+        parts = scores_of(self.parts, samples)
         columns = list(zip(*(part.scores for part in parts.values()), strict=True))
         scores = [self._reduced(column) for column in columns]
         if self.reduce != "min":

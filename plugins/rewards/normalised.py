@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from core.api import ConfigError, RewardSource, Sample, Scored
-from plugins.rewards.parts import build_one
+from plugins.rewards.parts import build_one, scores_of
 from plugins.rewards.running import Running
 
 
@@ -45,13 +45,12 @@ class Normalised(RewardSource):
         _check_numbers(mode, {"mean": mean, "std": std}, center_only and clip is None)
         if clip is not None and not 0 < clip < math.inf:
             raise ConfigError(f"reward.clip is {clip}; expected a number of deviations above 0, or null.")
-        self.source = build_one(of, "of")
-        self.parts = {"of": self.source}
+        self.parts = {"of": build_one(of, "of")}
         self.mode, self.clip, self.center_only = mode, clip, center_only
         self._fixed = (mean or 0.0, 1.0 if std is None else std)
         self._running = Running()
         self._last: tuple[Sequence[Sample], Scored] | None = None
-        self.unit = self.source.unit if center_only else "std"
+        self.unit = self.parts["of"].unit if center_only else "std"
 
     def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
         """One number per sample, in deviations from the mean; None where the part gives none."""
@@ -61,7 +60,7 @@ class Normalised(RewardSource):
         """The same, with the raw scores as the part `of`."""
         # Just taken in by `fit`: a learned reward need not compute a collection twice.
         last, self._last = self._last, None
-        raw = last[1] if last is not None and last[0] is samples else self.source.score_parts(samples)
+        raw = last[1] if last is not None and last[0] is samples else scores_of(self.parts, samples)["of"]
         return Scored([self._normalised(score) for score in raw.scores], {"of": raw})
 
     def fit(self, samples: Sequence[Sample]) -> None:
@@ -69,7 +68,7 @@ class Normalised(RewardSource):
         super().fit(samples)
         if self.mode == "fixed":
             return
-        raw = self.source.score_parts(samples)
+        raw = scores_of(self.parts, samples)["of"]
         self._running.take(raw.scores)
         self._last = (samples, raw)
 

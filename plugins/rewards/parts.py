@@ -1,11 +1,12 @@
-"""What rewards made of other rewards share: their parts, built and labelled; missing scores."""
+"""What rewards made of other rewards share: their parts, built and labelled, and asked for scores."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.api import ConfigError, RewardSource, build_reward
+from core.api import ConfigError, PluginError, RewardSource, Sample, Scored, build_reward
 
 Parts = Mapping[str, Any] | Sequence[Any]
 """label -> a reward (its name, or a map of name and options; the name may be left out where it is the label); or a list
@@ -48,3 +49,25 @@ def common_unit(parts: Mapping[str, RewardSource]) -> str:
     """The unit that all parts have; else none."""
     units = {part.unit for part in parts.values()}
     return units.pop() if len(units) == 1 else ""
+
+
+def scores_of(parts: Mapping[str, RewardSource], samples: Sequence[Sample]) -> dict[str, Scored]:
+    """label -> what that part gives, as finite floats or None. PluginError where it gives anything else."""
+    return {label: _checked(label, part.score_parts(samples), samples) for label, part in parts.items()}
+
+
+def _checked(label: str, given: Scored, samples: Sequence[Sample]) -> Scored:
+    if len(given.scores) != len(samples):
+        raise PluginError(
+            f'the part "{label}" of the reward returned {len(given.scores)} scores for {len(samples)} samples.',
+            "Return one number (or None) per sample, in order.",
+        )
+    scores = [None if score is None else float(score) for score in given.scores]
+    for score, sample in zip(scores, samples, strict=True):
+        if score is not None and not math.isfinite(score):
+            raise PluginError(
+                f'the part "{label}" of the reward returned {score} for row {sample.row_id!r} '
+                f"(response {sample.response[:60]!r}).",
+                "Scores must be finite numbers; return None where the source does not apply.",
+            )
+    return Scored(scores, given.parts, given.decided)

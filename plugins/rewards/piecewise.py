@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from core.api import ConfigError, DataError, PluginError, RewardSource, Sample, Scored
-from plugins.rewards.parts import build_one
+from plugins.rewards.parts import build_one, scores_of
 from plugins.rewards.running import Running
 
 _WORDS = {
@@ -111,7 +111,7 @@ class Piecewise(RewardSource):
 
     def _combined(self, samples: Sequence[Sample]) -> Scored:
         """R_c on the scale of `output`, before whitening."""
-        parts = {label: part.score_parts(samples) for label, part in self.parts.items()}
+        parts = scores_of(self.parts, samples)
         scores: list[float | None] = []
         decided: dict[str, list[float]] = {label: [] for label in parts}
         for i, sample in enumerate(samples):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from core.api import ConfigError, RewardSource, Sample, Scored, build_reward
-from plugins.rewards.parts import check_label, named
+from plugins.rewards.parts import check_label, named, scores_of
 
 
 class Weighted(RewardSource):
@@ -46,7 +46,7 @@ class Weighted(RewardSource):
 
     def score_parts(self, samples: Sequence[Sample]) -> Scored:
         """The same, with what each part gave, before its weight."""
-        parts = {label: part.score_parts(samples) for label, part in self.parts.items()}
+        parts = scores_of(self.parts, samples)
         counted = [label for label in parts if self.weights[label]]
         scores: list[float | None] = []
         decided: dict[str, list[float]] = {label: [] for label in parts}

@@ -1,4 +1,4 @@
-"""The script `accordant`: `run`, `list` and `check` are `python -m core.run [--list|--check]`, `evaluate` is core.evaluate."""
+"""The script `accordant`: `run`, `list`, `check` are `python -m core.run [--list|--check]`, `evaluate` is core.evaluate."""
 
 from __future__ import annotations
 

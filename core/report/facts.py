@@ -196,8 +196,8 @@ def _config(path: Path) -> tuple[dict[str, Any], str]:
 
 def _title(config: Mapping[str, Any], preferences: Mapping[str, Any] | None) -> str:
     objective, reward = (str((config.get(key) or {}).get("name") or "") for key in ("objective", "reward"))
-    if preferences and not objective:
-        return f"Reward {preferences['main']}"
+    if not objective and (preferences or reward not in ("", "none")):
+        return f"Reward {preferences['main'] if preferences else reward}"
     words = [word.upper() if len(word) <= 3 else word for word in objective.split("_")] if objective else ["a run"]
     title = " ".join(words)
     title = title[0].upper() + title[1:]

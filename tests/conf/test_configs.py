@@ -10,7 +10,7 @@ import yaml
 
 from core import registry
 from core.compose import compose
-from core.crosscheck import check_composed
+from core.crosscheck import check_composed, check_evaluate
 from core.options import parameters
 from core.testing import plugin_checks
 from tests.packages import ROOT
@@ -123,6 +123,20 @@ def test_model_generation_and_optim_keys_are_fields():
             default = field.default_factory() if field.default is dataclasses.MISSING else field.default
             if field.name not in ("name", "max_new_tokens"):
                 assert keys(group)[field.name] == (list(default) if isinstance(default, tuple) else default), field.name
+
+
+def test_evaluate_keys_are_fields():
+    from core.settings import Evaluate
+
+    written = yaml.safe_load((CONF / "evaluate.yaml").read_text())
+    assert written["evaluate"] == {field.name: field.default for field in dataclasses.fields(Evaluate)}
+
+
+@pytest.mark.parametrize("reward", names("reward"))
+def test_evaluate_composes_with_every_reward(reward):
+    composed = compose([f"reward={reward}", *NEEDS.get(reward, [])], "evaluate")
+    check_evaluate(composed)
+    assert composed.output.name.startswith(f"evaluate-{reward}-")
 
 
 def test_trainer_keys_are_lightnings():

@@ -24,6 +24,7 @@ from core.reward import RewardSource, Sample
 from core.runfolder import RunFolder, read_jsonl
 from core.train import fit
 from plugins.objectives.dpo import DPO
+from plugins.objectives.reward_bt import RewardBT
 from plugins.objectives.sft import SFT
 from tests.support import random_rows, tiny_run
 
@@ -52,6 +53,7 @@ KINDS = {
     "dpo_live": Kind(lambda: DPO(reference="live")),
     "dpo_relabelled": Kind(lambda: DPO(pairs="relabelled"), reward=TokenSum),
     "dpo_sampled": Kind(lambda: DPO(samples=3), reward=TokenSum, settings={"data": {"rows_per_epoch": 9}}),
+    "reward_bt": Kind(lambda: RewardBT(zero="samples"), responses=3),
 }
 
 

@@ -15,6 +15,8 @@ from core import module as module_file
 from core.runfolder import read_jsonl
 from core.train import fit
 from plugins.objectives.dpo import DPO
+from plugins.objectives.reward_bt import RewardBT
+from plugins.objectives.reward_margin import RewardMargin
 from plugins.objectives.sft import SFT
 from tests.support import random_rows, tiny_run
 
@@ -24,6 +26,9 @@ OBJECTIVES = {
     "dpo live": (lambda: DPO(reference="live"), 2),
     "dpo cached": (DPO, 2),
     "dpo anchored ipo": (lambda: DPO(loss="ipo", sft_coef=0.2), 2),
+    "reward_bt": (lambda: RewardBT(zero="none", centre_coef=0.01), 3),
+    "reward_bt plackett_luce": (lambda: RewardBT(zero="none", loss="plackett_luce"), 3),
+    "reward_margin": (lambda: RewardMargin(zero="none", missing="zero"), 2),
 }
 WHOLE, MANY = 10**6, 30
 """Budgets of tokens: all rows of a step in one micro-batch, and about two rows in each."""

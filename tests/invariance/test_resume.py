@@ -33,7 +33,8 @@ def collections_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-STOPS = [(kind, k) for kind in KINDS for k in ((1, 2, 3, 4, 5, 6) if kind == "dpo_sampled" else (1, 3, 5, 9, 10))]
+_WHERE = {"dpo_sampled": (1, 2, 3, 4, 5, 6), "reward_bt": (3,)}
+STOPS = [(kind, k) for kind in KINDS for k in _WHERE.get(kind, (1, 3, 5, 9, 10))]
 
 
 @pytest.mark.parametrize(("kind", "k"), STOPS)
@@ -57,6 +58,9 @@ def test_stop_and_resume_equals_one_piece(whole: dict[str, Trial], tmp_path: Pat
     for a, b in zip(full.run.models.parameters(), rest.run.models.parameters(), strict=True):
         assert torch.equal(a, b)
     assert_equal_runs(full.path, rest.path)
+    for role in full.run.objective.trains:
+        for file in ("model.safetensors", "config.json", *(("reward.json",) if role == "reward" else ())):
+            assert (rest.path / role / file).read_bytes() == (full.path / role / file).read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo_sampled"])

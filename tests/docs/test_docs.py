@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from core import registry
 from core.api import Sample
 from core.compose import compose
-from core.crosscheck import check_composed
+from core.crosscheck import check_composed, check_evaluate
 from core.options import parameters
 from plugins.rewards.function import Function
 from tests.packages import ROOT
@@ -27,14 +27,15 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PLUGIN_PAGES = sorted([*(ROOT / "docs" / "objectives").glob("*.md"), *(ROOT / "docs" / "rewards").glob("*.md")])
 OTHERS_PACKAGE = ROOT / "tests" / "acme_align"
 
-_COMMAND = re.compile(r'(?:python -m core\.run|accordant (?:run|list|check))(?= |$|`|\))(?:(?!\)")[^`])*')
+_COMMAND = re.compile(
+    r'(?:python -m core\.(?:run|evaluate)|accordant (?:run|list|check|evaluate))(?= |$|`|\))(?:(?!\)")[^`])*'
+)
 _OVERRIDES = re.compile(r"`(objective=[^`]+)`")
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^]]*\]\(([^)\s]+)\)")
 _PICTURE = re.compile(r"!\[[^]]*\]\(([^)\s]+)\)")
-_GROUPS = (
-    "objective|reward|model|data|generation|optim|trainer|logger|eval|checkpoint|run|plugins"  # the config's top-level maps
-)
+# The top-level maps of the configs.
+_GROUPS = "objective|reward|model|data|generation|optim|trainer|logger|eval|evaluate|checkpoint|run|plugins"
 _KEY = re.compile(rf"`((?:{_GROUPS})(?:\.(?!json\b|lock\b)[a-z_]+)+)(?:=[^`]*)?`")
 _OPEN = ("plugins.prefer.", "reward.kwargs.", "reward.extra.", "model.lora.")  # maps with keys of the user's own
 _NEEDS = {
@@ -52,14 +53,15 @@ def name(page: Path) -> str:
 def commands(page: Path) -> list[list[str]]:
     """The arguments of each command line of a page, and overrides that stand alone (`objective=...`).
 
-    Lines that end with a backslash go on.
+    Lines that end with a backslash go on. What is no run begins with its name as a flag: --list, --check, --evaluate.
     """
     found = []
     for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         for match in _COMMAND.finditer(line):
             words = shlex.split(match[0], comments=True)
             start = 3 if words[0] == "python" else 2
-            given = words[1:2] if words[0] == "accordant" and words[1] != "run" else []
+            given = words[1:2] if words[0] == "accordant" else [words[2].removeprefix("core.")]
+            given = [word for word in given if word != "run"]
             found.append([f"--{word}" for word in given] + words[start:])
         found += [shlex.split(overrides) for overrides in _OVERRIDES.findall(line)]
     return found
@@ -102,10 +104,16 @@ def run_dry(given: list[str]) -> None:
             assert {option.partition("=")[0] for option in options} <= set(parameters(registry.load(entries[0])))
         return
     known = {"--list", "--load", "--help", "--cfg", "-m"}
-    assert set(flags) <= known, f"{set(flags) - known}: unknown flags"
+    evaluates = "--evaluate" in flags
+    assert set(flags) <= known | {"--evaluate"}, f"{set(flags) - known}: unknown flags"
     assert "-m" in flags or len(list(jobs(words))) == 1, "several values need -m"
     for overrides in jobs(words):
-        check_composed(compose(overrides))
+        if evaluates:
+            composed = compose(overrides, "evaluate")
+            if overrides:  # the bare command is the command's name, and not a call of it
+                check_evaluate(composed)
+        else:
+            check_composed(compose(overrides))
 
 
 @pytest.mark.parametrize(("page", "given"), COMMANDS, ids=IDS)
@@ -124,6 +132,9 @@ def test_every_command_composes(page: Path, given: list[str], acme: None) -> Non
         "--check lenght",
         "--check length targett=20",
         "--lst",
+        "--evaluate reward=lenght",
+        "--evaluate objective=dpo",
+        "--evaluate reward=length data.batch_size=3",
     ],
 )
 def test_a_wrong_command_is_seen(given: str, acme: None) -> None:
@@ -135,6 +146,7 @@ def test_commands_are_found() -> None:
     """Else the tests above hold for nothing."""
     assert len(COMMANDS) > 40
     assert ["objective=dpo", "reward=length"] in commands(ROOT / "README.md")
+    assert ["--evaluate", "reward=gold"] in commands(ROOT / "docs" / "evaluate.md")
     assert ["--check", "tone", "limit=1"] in commands(ROOT / "docs" / "write-a-plugin.md")
 
 
@@ -182,7 +194,7 @@ def configs() -> list[dict[str, Any]]:
         for file in sorted((ROOT / "conf" / group).glob("*.yaml")):
             option = f"[{file.stem}]" if group == "logger" else file.stem
             found.append(compose([f"{group}={option}", *filter(None, [_NEEDS.get(file.stem)])]).config)
-    return found
+    return [*found, compose(["reward=length"], "evaluate").config]
 
 
 def has(config: dict[str, Any], key: str) -> bool:

@@ -20,6 +20,10 @@ CONF = ROOT / "conf"
 NEEDS = {
     "function": ["reward.path=os.path:basename"],
     "regex": ["reward.pattern=Paris"],
+    "weighted": ["reward.parts={length: 1}"],
+    "ensemble": ["reward.parts=[length, gold]"],
+    "normalised": ["reward.of=length"],
+    "piecewise": ["reward.safety=gold", "reward.helpfulness=length"],
     "judge": ["reward.base_url=http://localhost:8000/v1", "reward.model=m"],
     "jsonl": ["data.path=rows.jsonl"],
     "hub": ["data.path=org/name"],

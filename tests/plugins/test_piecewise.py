@@ -23,12 +23,7 @@ PARTS = {
     "safety": {"name": "function", "path": f"{HERE}:first"},
     "helpfulness": {"name": "function", "path": f"{HERE}:second"},
 }
-PROBABILITIES = {
-    "safety_scale": "probability",
-    "helpfulness_scale": "probability",
-    "output": "probability",
-    "whiten": "none",
-}
+PROBABILITIES = dict.fromkeys(("safety_scale", "helpfulness_scale", "output"), "probability") | {"whiten": "none"}
 
 
 def sample(answer: str, label: str = "safe", **columns) -> Sample:
@@ -134,13 +129,13 @@ def test_a_row_without_the_tag_is_named(columns):
 def test_the_tag_is_a_need_and_so_are_those_of_the_parts():
     source = build_reward({"name": "piecewise", "safety": "gold", "helpfulness": {"name": "normalised", "of": "rouge"}})
     assert needs_of(source) == {"safety_label", "task", "references"}
-    with pytest.raises(PluginError, match='reward "piecewise" needs the column .references.'):
+    with pytest.raises(PluginError, match=r'reward "piecewise" needs the column .references.'):
         Reward("piecewise", source).check_columns([Row("r", [3], columns={"safety_label": "safe", "task": 1})])
 
 
 def test_a_probability_beyond_one_is_no_probability():
     source = Piecewise(**PARTS, helpfulness_scale="probability")
-    with pytest.raises(PluginError, match="reward.helpfulness gave 7, and reward.helpfulness_scale=probability"):
+    with pytest.raises(PluginError, match=r"reward.helpfulness gave 7, and reward.helpfulness_scale=probability"):
         source.score([sample("1 7")])
 
 
@@ -197,7 +192,7 @@ def test_it_composes_from_the_command_line():
     )
     check_composed(found)
     source = build_reward(found.config["reward"])
-    assert [label for label in source.parts] == ["safety", "helpfulness"]
+    assert list(source.parts) == ["safety", "helpfulness"]
     assert source.parts["helpfulness"].parts["of"].unit == "words"
 
 

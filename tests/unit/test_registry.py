@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from core import registry
-from core.errors import PluginError
+from core.errors import PluginError, UserError
 from core.objective import Objective
 from core.reward import RewardSource, Sample
+from core.run import suppliers
 from tests.packages import ROOT
 
 
@@ -209,3 +210,92 @@ def test_source_files_are_found_without_an_import():
 def test_our_conf_is_found():
     (entry,) = [e for e in registry.entries("conf") if e.distribution == "accordant"]
     assert registry.folder_of(entry) == Path(ROOT / "conf")
+
+
+# -- parts of rewards ---------------------------------------------------------------------------------------------------
+
+
+def test_a_part_by_name_or_by_options(acme):
+    assert registry.build_part("length", "parts.a").score([Sample("", "x", [5, 6])]) == [2.0]
+    assert registry.build_part({"name": "length", "scale": 2}, "of").score([Sample("", "x", [5, 6])]) == [4.0]
+    assert type(registry.build_part("tone", "of")).__module__ == "acme_align.tone"
+
+
+@pytest.mark.parametrize("given", ["none", None, 3, [], {}, {"name": None}, {"name": "none"}, {"scale": 2}])
+def test_a_part_that_is_no_reward(given):
+    with pytest.raises(PluginError, match=r"^reward\.parts\.a is .*; expected a reward"):
+        registry.build_part(given, "parts.a")
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ({"name": "length", "scale": 0}, "reward.of.scale is 0; expected a finite number other than 0.", ""),
+        ({"name": "length", "unti": 1}, 'reward.of.unti is not an option of reward "length"', "Its options: unit"),
+        ("gould", 'reward.of: reward "gould" is not known. Did you mean "gold"?', "pip install"),
+        ("judge", "needs reward.of.base_url, which is not given", "Add reward.of.base_url="),
+        ({"name": "normalised", "of": "none"}, "reward.of.of is 'none'", "For example reward.of.of=length"),
+        ({"name": "normalised", "of": {"name": "length", "target": 9, "max": 5}}, "above reward.of.of.max 5", ""),
+    ],
+)
+def test_what_is_wrong_with_a_part_names_its_key(given, message, hint):
+    with pytest.raises(UserError) as caught:
+        registry.build_part(given, "of")
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert "reward.base_url" not in str(caught.value)
+
+
+def test_a_value_error_of_a_part_names_the_part(acme, monkeypatch):
+    tone = registry.load(registry.find("reward", "tone"))
+
+    def refuse(self, words=(), limit=3):
+        raise ValueError(f"limit is {limit}")
+
+    monkeypatch.setattr(tone, "__init__", refuse)
+    with pytest.raises(PluginError, match=r'reward\.parts\.x: reward "tone" .*refuses its options: limit is 0'):
+        registry.build_part({"name": "tone", "limit": 0}, "parts.x")
+
+
+def test_a_preference_holds_for_parts(broken):
+    composite = {"name": "weighted", "parts": {"length": 1}}
+    with pytest.raises(PluginError, match=r"reward\.parts\.length: .*two distributions"):
+        registry.build_reward(composite)
+    for supplier, module in (("acme-rival", "acme_rival.length"), ("accordant", "plugins.rewards.length")):
+        built = registry.build_reward(composite, {"length": supplier})
+        assert type(built.parts["length"]).__module__ == module
+    with pytest.raises(PluginError, match="two distributions"):
+        registry.build_reward(composite)  # a preference is forgotten with its run
+
+
+def test_every_plugin_that_is_built_is_recorded_once():
+    nested = {"weight": 2, "name": "normalised", "of": {"name": "ensemble", "parts": ["length", "gold", "length"]}}
+    with registry.recording() as used:
+        registry.build_reward({"name": "weighted", "parts": {"a": nested, "format": 1}})
+        registry.build_objective({"name": "dpo"})
+    names = ["length", "gold", "ensemble", "normalised", "format", "weighted"]
+    assert sorted(used) == sorted([("reward", name) for name in names] + [("objective", "dpo")])
+    registry.build_reward({"name": "rouge"})
+    assert ("reward", "rouge") not in used
+
+
+def test_run_json_lists_the_suppliers_of_parts_too(acme):
+    found = suppliers(
+        {
+            "objective": {"name": "dpo"},
+            "reward": {"name": "weighted", "parts": {"t": {"name": "tone"}, "length": -0.1}},
+            "eval": {"rewards": [{"name": "normalised", "of": "rouge", "label": "r"}]},
+            "plugins": {"prefer": {}},
+        }
+    )
+    by_name = {entry["name"]: entry["distribution"] for entry in found}
+    assert by_name == {
+        "dpo": "accordant",
+        "weighted": "accordant",
+        "tone": "acme-align",
+        "length": "accordant",
+        "normalised": "accordant",
+        "rouge": "accordant",
+    }
+    assert len(found) == 6
+    assert all(len(entry["file_sha256"]) == 64 for entry in found)

@@ -2,7 +2,8 @@ import itertools
 
 import pytest
 
-from core.reward import RewardSource, Sample
+from core.registry import build_reward
+from core.reward import RewardSource, Sample, Scored
 from core.testing import made_up_samples, objective_checks, reward_checks
 from plugins.objectives.dpo import DPO
 from plugins.objectives.sft import SFT
@@ -136,3 +137,141 @@ def test_wrong_declarations_are_found(attribute, value):
     declares, *_ = objective_checks(objective)
     with pytest.raises(AssertionError, match=attribute if attribute != "frozen" else "trained and frozen"):
         declares.run()
+
+
+# -- rewards that remember ------------------------------------------------------------------------------------------------
+
+
+class Mean(Fair):
+    """The score less the mean of all collections, done right; the ones below each break one promise."""
+
+    def __init__(self):
+        self.scores = []
+
+    def fit(self, samples):
+        self.scores = self.scores + super().score(samples)
+
+    def score(self, samples):
+        mean = sum(self.scores) / len(self.scores) if self.scores else 0.0
+        return [score - mean for score in super().score(samples)]
+
+    def state_dict(self):
+        return {"scores": list(self.scores)} if self.scores else {}
+
+    def load_state_dict(self, state):
+        self.scores = list(state.get("scores", ()))
+
+
+class Secretive(Mean):
+    """What it remembers is in no checkpoint."""
+
+    def state_dict(self):
+        return {}
+
+
+class Live(Mean):
+    """Gives out its own list, which the next fit changes."""
+
+    def fit(self, samples):
+        self.scores += Fair.score(self, samples)
+
+    def state_dict(self):
+        return {"scores": self.scores} if self.scores else {}
+
+
+class Stubborn(Mean):
+    """Does not forget."""
+
+    def load_state_dict(self, state):
+        self.scores = list(state.get("scores", self.scores))
+
+
+class Lossy(Mean):
+    """Comes back changed."""
+
+    def load_state_dict(self, state):
+        self.scores = [round(score / 100) for score in state.get("scores", ())]
+
+
+class Numbers(Mean):
+    """A set is no plain container."""
+
+    def state_dict(self):
+        return {"scores": set(self.scores)} if self.scores else {}
+
+
+class Startled(Mean):
+    """A process without samples of its own."""
+
+    def fit(self, samples):
+        self.scores = [max(super().score(samples))]
+
+
+class TwoAnswers(Fair):
+    """Its parts are of other scores."""
+
+    def score_parts(self, samples):
+        return Scored([score + 1 for score in self.score(samples)])
+
+
+class ShortPart(Fair):
+    def score_parts(self, samples):
+        return Scored(self.score(samples), {"a": Scored([1.0])})
+
+
+class Decisive(Fair):
+    def score_parts(self, samples):
+        return Scored(self.score(samples), {"a": Scored(self.score(samples))}, {"a": [2.0] * len(samples)})
+
+
+GATHERS = "what fit gathers is in its state, as plain containers"
+LOADS = "a state that is loaded gives its scores again; {} forgets"
+PARTS = "score is score_parts without the parts"
+
+
+def test_a_reward_that_remembers_rightly_keeps_every_promise_and_what_it_knew():
+    source = Mean()
+    source.fit(made_up_samples())
+    before = source.state_dict()
+    assert broken(source) == []
+    assert source.state_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("source", "promise"),
+    [
+        (Secretive(), GATHERS),
+        (Stubborn(), LOADS),
+        (Lossy(), LOADS),
+        (TwoAnswers(), PARTS),
+        (ShortPart(), PARTS),
+        (Decisive(), PARTS),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, RewardSource) else "",
+)
+def test_a_broken_memory_or_part_is_found(source, promise):
+    assert promise in broken(source)
+
+
+def test_a_state_that_is_given_out_is_a_copy():
+    source = Live()
+    source.fit(made_up_samples()[:1])
+    assert GATHERS in broken(source)
+
+
+def test_a_state_that_is_no_plain_container_is_found():
+    with pytest.raises(TypeError, match="set"):
+        [check.run() for check in reward_checks(Numbers()) if check.name == GATHERS]
+
+
+def test_a_process_may_have_no_samples():
+    with pytest.raises(ValueError, match="empty"):
+        [check.run() for check in reward_checks(Startled()) if check.name == GATHERS]
+
+
+def test_needs_of_parts_count():
+    source = build_reward({"name": "weighted", "parts": {"gold": 1, "length": 1}})
+    (check,) = reward_checks(source)
+    assert "task" in check.run()
+    named = build_reward({"name": "weighted", "parts": {"rouge": 1, "length": 1}})
+    assert broken(named) == []

@@ -49,7 +49,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "name": run.get("name") or folder.name,
         "title": title,
         "state": state,
-        "state_text": _state_text(state, step, run),
+        "state_text": _state_text(state, step, run) if config.get("objective") else _ended(state, run),
         "headline": _headline(found, title, preferences, trained=bool(config.get("objective"))),
         "changes": [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
         "preferences": preferences,
@@ -219,6 +219,17 @@ def _state_text(state: str, step: int, run: Mapping[str, Any]) -> str:
         "stopped": f"This run was stopped at step {step}; it can be resumed. {reason}",
         "failed": f"This run failed at step {step}. {reason}",
         "lost": f"The process of this run is gone and left no word. The last record is of step {step}; it can be resumed.",
+    }.get(state, "").strip()
+
+
+def _ended(state: str, run: Mapping[str, Any]) -> str:
+    """The same of a run that trains nothing: it has no steps, and is started anew where it did not end well."""
+    reason = str(run.get("reason") or "")
+    return {
+        "running": "This run is still going.",
+        "stopped": f"This run was stopped before its end. {reason}",
+        "failed": f"This run failed. {reason}",
+        "lost": "The process of this run is gone and left no word.",
     }.get(state, "").strip()
 
 

@@ -21,7 +21,7 @@ from core.data.records import RowError
 from core.errors import UserError
 from core.reward import Scored
 from core.run import suppliers
-from core.runfolder import RunFolder
+from core.runfolder import LOGGER, RunFolder
 from core.scored_files import output_path
 from tests.packages import ROOT
 from tests.support import tiny_tokenizer
@@ -52,7 +52,9 @@ def here(monkeypatch, tmp_path):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(sys, "argv", ["evaluate"])
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    handlers = list(LOGGER.handlers)
+    yield tmp_path
+    LOGGER.handlers[:] = handlers  # those of this test speak to a stream that is closed when it ends
 
 
 def write(path, *records) -> str:
@@ -502,6 +504,8 @@ def test_an_interrupted_run_says_so(go):
     with pytest.raises(KeyboardInterrupt):
         go([*function("stops"), write("a.jsonl", FORMATS["completion"][0])])
     assert read("run.json")["status"] == "stopped"
+    # Nothing was trained, so there is no step to resume from.
+    assert read("report.json")["state_text"] == "This run was stopped before its end. KeyboardInterrupt:"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 from core import registry
 from core.checked_reward import Reward
+from core.reward import RewardSource, Sample
 from core.rows import Row
 
 LENGTH: Mapping[str, Any] = {"name": "length", "unit": "words"}
@@ -15,12 +16,29 @@ BLEU: Mapping[str, Any] = {"name": "bleu"}
 
 
 def baselines(rows: Sequence[Row], taken: Collection[str], prefer: Mapping[str, str]) -> list[Reward]:
-    """Length in words always; BLEU where all rows have references and sacrebleu is installed. Not those already `taken`."""
+    """Length in words always; BLEU where rows have references and sacrebleu is installed. Not those already `taken`.
+
+    On rows without references BLEU abstains.
+    """
     wanted = [LENGTH]
-    if rows and all(row.references for row in rows) and importlib.util.find_spec("sacrebleu") is not None:
+    if any(row.references for row in rows) and importlib.util.find_spec("sacrebleu") is not None:
         wanted.append(BLEU)
     built = [(str(o["name"]), registry.build_reward(o, prefer)) for o in wanted if o["name"] not in taken]
-    return [Reward(name, source) for name, source in built if source is not None]
+    return [Reward(name, WhereItCan(source)) for name, source in built if source is not None]
+
+
+class WhereItCan(RewardSource):
+    """Another source on the samples that have references, where it needs them; elsewhere it abstains."""
+
+    def __init__(self, source: RewardSource) -> None:
+        self.source, self.unit = source, source.unit
+
+    def score(self, samples: Sequence[Sample]) -> list[float | None]:
+        able = [i for i, s in enumerate(samples) if s.references or "references" not in self.source.needs]
+        scores: list[float | None] = [None] * len(samples)
+        for i, score in zip(able, self.source.score([samples[i] for i in able]), strict=True):
+            scores[i] = score
+        return scores
 
 
 def score_table(

@@ -109,8 +109,11 @@ class RowPairs:
         keep = torch.ones_like(self.tied) if keep is None else keep
         zeros = torch.zeros(len(self.counts), dtype=values.dtype, device=values.device)
         sums = zeros.index_add(0, self.row, torch.where(keep, values, 0.0))
-        counts = zeros.index_add(0, self.row, keep.to(values.dtype))
-        return (sums / counts.clamp(min=1)).mean()
+        return (sums / self.kept(keep).clamp(min=1)).mean()
+
+    def kept(self, keep: Tensor) -> Tensor:
+        """(R,) how many pairs of each row are kept; `keep` (P,)."""
+        return torch.zeros_like(self.counts).index_add(0, self.row, keep.to(self.counts.dtype))
 
 
 def bradley_terry_loss(difference: Tensor, label_smoothing: float = 0.0) -> Tensor:

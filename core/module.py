@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -21,7 +22,7 @@ from core.objective import LossOutput, Objective
 from core.optim import build_optimizer
 from core.seeding import seed_step
 from core.settings import Optim
-from core.step import all_skipped, checked, mean_metrics, over_processes
+from core.step import all_skipped, checked, mean_metrics, metric_sums, over_processes
 
 
 class AlignmentModule(L.LightningModule):
@@ -55,12 +56,12 @@ class AlignmentModule(L.LightningModule):
         outputs: list[LossOutput] = []
         for i, micro in enumerate(batch.micro):
             output = checked(self.objective.loss(self.models, micro), micro.count(self.objective.mean_over), self.objective)
-            outputs.append(LossOutput(output.loss.detach(), output.count, output.metrics))
+            outputs.append(replace(output, loss=output.loss.detach()))
             loss = output.loss * (output.count * weights)
             if i + 1 < len(batch.micro):
                 with torch.autocast(self.device.type, enabled=False):
                     self.trainer.strategy.backward(loss, None)
-        self.step_metrics = over_processes(mean_metrics(outputs), sum(o.count for o in outputs), self.device) | {"lr": lr}
+        self.step_metrics = mean_metrics(over_processes(metric_sums(outputs), self.device)) | {"lr": lr}
         self._batch = batch
         return loss
 
@@ -94,8 +95,9 @@ class AlignmentModule(L.LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
         outputs = [self.objective.loss(self.models, micro) for micro in batch.micro]
-        for name, value in mean_metrics(outputs).items() if outputs else ():
-            self.log(f"{VALIDATION}{name}", value, batch_size=batch.count, on_epoch=True)
+        for name, (total, count) in metric_sums(outputs).items() if outputs else ():
+            if count:
+                self.log(f"{VALIDATION}{name}", total / count, batch_size=count, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
         return build_optimizer(self.models, self.optim, self.total_steps)

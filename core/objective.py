@@ -37,11 +37,13 @@ class LossOutput:
         count: how many items (see `Objective.mean_over`) that mean is over. The core turns means of micro-batches
             into one mean over the whole optimizer step, so equal set-ups give equal steps.
         metrics: names -> means over the same items, detached. Names stay the same from step to step.
+        counts: of metrics that are means over fewer items (0: none here has it): names -> how many.
     """
 
     loss: Tensor
     count: int
     metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Objective(ABC):

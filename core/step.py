@@ -22,21 +22,29 @@ def checked(output: LossOutput, count: int, objective: Objective) -> LossOutput:
     return output
 
 
-def mean_metrics(outputs: list[LossOutput]) -> dict[str, float]:
-    """Metrics of a step: means of its micro-batches, weighted by their counts."""
-    total = sum(o.count for o in outputs)
+def metric_sums(outputs: list[LossOutput]) -> dict[str, tuple[float, int]]:
+    """Of each metric of a step: the sum over all items of its micro-batches that have it, and how many these are."""
     everything: list[Mapping[str, Any]] = [{"loss": o.loss, **o.metrics} for o in outputs]
-    names = everything[0]
-    return {name: sum(float(m[name]) * o.count for m, o in zip(everything, outputs, strict=True)) / total for name in names}
+    sums = {}
+    for name in everything[0]:
+        counts = [o.counts.get(name, o.count) for o in outputs]
+        values = (float(m[name]) * count for m, count in zip(everything, counts, strict=True) if count)
+        sums[name] = (sum(values), sum(counts))
+    return sums
 
 
-def over_processes(metrics: dict[str, float], count: int, device: torch.device) -> dict[str, float]:
-    """Means over the items of all processes: what is logged is the step's, and all agree whether its loss is finite."""
+def mean_metrics(sums: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+    """Means, of what any item has."""
+    return {name: total / count for name, (total, count) in sums.items() if count}
+
+
+def over_processes(sums: dict[str, tuple[float, int]], device: torch.device) -> dict[str, tuple[float, int]]:
+    """Sums over all processes: what is logged is the step's, and all agree whether its loss is finite."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return metrics
-    sums = torch.tensor([count, *(value * count for value in metrics.values())], dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(sums)
-    return dict(zip(metrics, (sums[1:] / sums[0]).tolist(), strict=True))
+        return sums
+    everywhere = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(everywhere)
+    return {name: (total, int(count)) for name, (total, count) in zip(sums, everywhere.tolist(), strict=True)}
 
 
 def all_skipped(skipped: Sequence[Sequence[str]], step: int) -> TrainingError:

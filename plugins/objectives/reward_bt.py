@@ -70,7 +70,7 @@ class RewardBT(Objective):
             loss = self._pairwise(first - second, pairs)
         if self.centre_coef > 0:
             loss = loss + self.centre_coef * pairs.mean((first + second).square())
-        return LossOutput(loss, batch.count("rows"), score_metrics(scores, batch, pairs))
+        return LossOutput(loss, batch.count("rows"), *score_metrics(scores, batch, pairs))
 
     def _pairwise(self, difference: Any, pairs: Any) -> Any:
         """() the mean over rows of the mean over their pairs."""
@@ -84,24 +84,28 @@ class RewardBT(Objective):
         return set_zero(self.zero, self.zero_rows, models, rows, ctx)
 
 
-def score_metrics(scores: Any, batch: Batch, pairs: Any) -> dict[str, Any]:
+def score_metrics(scores: Any, batch: Batch, pairs: Any) -> tuple[dict[str, Any], dict[str, int]]:
     """Means over rows, under the names of TRL's RewardTrainer; equal scores count half in `accuracy`.
 
-    `min_reward` and `max_reward` are means over rows of the lowest and highest score; tied pairs are left out.
+    `accuracy` and `margin` are of the pairs that are not tied, over the rows that have such; their count is returned too.
+    `min_reward` and `max_reward` are means over rows of the lowest and highest score.
     """
-    scores = scores.detach()
+    scores, preferred = scores.detach(), ~pairs.tied
     difference = scores[pairs.first] - scores[pairs.second]
     right = (difference > 0).float() + 0.5 * (difference == 0).float()
+    rows = int((pairs.kept(preferred) > 0).sum())
+    share = batch.num_rows / max(1, rows)
     by_row = {how: scores.new_zeros(batch.num_rows) for how in ("mean", "amin", "amax")}
     for how, values in by_row.items():
         values.scatter_reduce_(0, batch.row_index, scores, how, include_self=False)
-    return {
-        "accuracy": pairs.mean(right, ~pairs.tied),
-        "margin": pairs.mean(difference, ~pairs.tied),
+    metrics = {
+        "accuracy": pairs.mean(right, preferred) * share,
+        "margin": pairs.mean(difference, preferred) * share,
         "mean_reward": by_row["mean"].mean(),
         "min_reward": by_row["amin"].mean(),
         "max_reward": by_row["amax"].mean(),
     }
+    return metrics, {"accuracy": rows, "margin": rows}
 
 
 def set_zero(zero: str, most: int, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:

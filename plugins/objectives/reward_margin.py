@@ -106,8 +106,8 @@ class RewardMargin(Objective):
         if self.centre_coef > 0:
             loss = loss + self.centre_coef * (chosen + rejected).square().mean()
         pairs = F.row_pairs(batch.row_index, batch.ties)
-        metrics = {**score_metrics(scores, batch, pairs), "asked_margin": margins.mean()}
-        return LossOutput(loss, batch.count("rows"), metrics)
+        metrics, counts = score_metrics(scores, batch, pairs)
+        return LossOutput(loss, batch.count("rows"), {**metrics, "asked_margin": margins.mean()}, counts)
 
     def finish(self, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:
         return set_zero(self.zero, self.zero_rows, models, rows, ctx)

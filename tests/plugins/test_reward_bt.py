@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import random
@@ -126,6 +127,18 @@ def test_metrics_by_hand():
             "max_reward": (3.0 + 0.5) / 2,
         }
     )
+
+
+def test_rows_without_a_preference_have_no_accuracy():
+    """One row right, one wrong in two of three, one all tied: (1 + 1 / 3) / 2, over two rows."""
+    rows = [row("a", 2), row("b", 3), row("c", 2, ties=(YES,))]
+    out = loss_of([1.0, 0.0, 2.0, 1.0, 3.0, 5.0, 0.0], rows, ties="davidson")
+    assert float(out.metrics["accuracy"]) == pytest.approx((1 + 1 / 3) / 2)
+    assert float(out.metrics["margin"]) == pytest.approx((1.0 + (1 - 1 - 2) / 3) / 2)
+    assert float(out.metrics["mean_reward"]) == pytest.approx((0.5 + 2.0 + 2.5) / 3)
+    assert (out.count, out.counts) == (3, {"accuracy": 2, "margin": 2})
+    tied = loss_of([5.0, 0.0], rows[2:], ties="davidson")
+    assert tied.counts == {"accuracy": 0, "margin": 0}
 
 
 def test_metrics_carry_no_graph():
@@ -299,7 +312,7 @@ def preferences(count, responses, seed, ties=False):
         texts = [[draw.randrange(3, 23) for _ in range(4)] for _ in range(responses)]
         worth = {tuple(t): sum(token < 13 for token in t) for t in texts}
         texts.sort(key=lambda t: -worth[tuple(t)])
-        equal = tuple(worth[tuple(a)] == worth[tuple(b)] for a, b in zip(texts, texts[1:], strict=False))
+        equal = tuple(worth[tuple(a)] == worth[tuple(b)] for a, b in itertools.pairwise(texts))
         if not ties and any(equal):
             continue
         answers = tuple(Response([*t, 1], [True] * 5, " ".join(f"w{x - 3}" for x in t)) for t in texts)

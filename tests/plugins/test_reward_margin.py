@@ -102,7 +102,9 @@ def test_a_map_wins_over_the_datas_margins():
 
 def test_a_level_that_the_table_does_not_know():
     rows = [with_margin(preference_level="better"), with_margin(row_id="7", preference_level="so so")]
-    with pytest.raises(DataError, match=r"pairs\.jsonl:7:preference_level: is 'so so'; expected one of significantly better"):
+    with pytest.raises(
+        DataError, match=r"pairs\.jsonl:7:preference_level: is 'so so'; expected one of significantly better"
+    ):
         collected(rows, margins="small")
 
 

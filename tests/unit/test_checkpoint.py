@@ -228,8 +228,9 @@ def test_checkpoints_of_every_kind_load_and_leave_frozen_roles_out(tmp_path: Pat
     assert len(paths) == (1 if kind == "dpo_sampled" else 2)
     for path in paths:
         torch.load(path, weights_only=True)
-    assert all(name.startswith("models.roles.policy.") for name in last_checkpoint(tmp_path / "run")["state_dict"])
-    trained = sum(p.numel() * 4 for p in done.run.models.roles["policy"].parameters())
+    (role,) = done.run.objective.trains
+    assert all(name.startswith(f"models.roles.{role}.") for name in last_checkpoint(tmp_path / "run")["state_dict"])
+    trained = sum(p.numel() * 4 for p in done.run.models.roles[role].parameters())
     # Weights and AdamW's two moments; the rest (names, pickle, alignment) is the same few kB for a model of any size.
     assert paths[-1].stat().st_size < 3 * trained + 40_000
     assert trained > 40_000

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.batch import build_batch
-from core.errors import ModelError
-from core.generate import Job, sample
 from core.data.templates import end_ids
+from core.errors import ModelError
 from core.export import export
+from core.generate import Job, sample
 from core.loading import apply_lora, load_causal_lm, load_tokenizer
 from core.models import Models, fingerprint
 from core.settings import Generation

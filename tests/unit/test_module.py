@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from core.errors import PluginError, TrainingError
 from core.objective import LossOutput, Objective
 from core.runfolder import RunFolder, read_jsonl
 from core.settings import Optim
-from core.step import checked, mean_metrics
+from core.step import checked, mean_metrics, metric_sums
 from core.train import fit
 from plugins.objectives.dpo import DPO
 from plugins.objectives.sft import SFT
@@ -30,8 +31,17 @@ def output(loss: float, count: int, **metrics: float) -> LossOutput:
 
 def test_metrics_are_weighted_by_their_counts() -> None:
     """(2 * 1 + 5 * 3) / 4 = 4.25, and (0.5 * 1 + 0.1 * 3) / 4 = 0.2."""
-    means = mean_metrics([output(2.0, 1, accuracy=0.5), output(5.0, 3, accuracy=0.1)])
+    means = mean_metrics(metric_sums([output(2.0, 1, accuracy=0.5), output(5.0, 3, accuracy=0.1)]))
     assert means == pytest.approx({"loss": 4.25, "accuracy": 0.2})
+
+
+def test_a_metric_of_fewer_items_has_its_own_count() -> None:
+    """(0.5 * 1 + 0.1 * 1) / 2 = 0.3; where no item has it, there is none."""
+    some = [
+        replace(output(2.0, 2, accuracy=a, other=1.0), counts={"accuracy": n}) for a, n in ((0.5, 1), (0.1, 1), (9.0, 0))
+    ]
+    assert mean_metrics(metric_sums(some)) == pytest.approx({"loss": 2.0, "accuracy": 0.3, "other": 1.0})
+    assert mean_metrics(metric_sums(some[2:])) == {"loss": 2.0, "other": 1.0}
 
 
 @pytest.mark.parametrize("bad", [output(1.0, 3), LossOutput(torch.ones(2), 2), LossOutput(torch.ones(1), 2)])

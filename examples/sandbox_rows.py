@@ -1,8 +1,8 @@
 """Write sandbox rows to a file, so that two runs can read the same comparisons in different shapes.
 
-    python examples/sandbox_rows.py rankings train 3000 --out rankings.jsonl
-    python examples/sandbox_rows.py rankings train 3000 --as-pairs --out pairs.jsonl     # every pair of every ranking
-    python examples/sandbox_rows.py pairs train 8000 --neutral --out pairs.jsonl
+python examples/sandbox_rows.py rankings train 3000 --out rankings.jsonl
+python examples/sandbox_rows.py rankings train 3000 --as-pairs --out pairs.jsonl     # every pair of every ranking
+python examples/sandbox_rows.py pairs train 8000 --neutral --out pairs.jsonl
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--neutral", action="store_true", help="annotators without tastes: they err, but want the truth")
+    parser.add_argument("--about", choices=["help", "safety"], help="only safe requests, or only unsafe ones and lookalikes")
     parser.add_argument("--as-pairs", action="store_true", help="rankings as all their pairs")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     options = {"tastes": {"neutral": 1.0}} if args.neutral else {}
     made = records(args.kind, args.split, args.seed, args.count, **options)
+    if args.about:
+        made = (row for row in made if (row["safety_label"] == "safe") == (args.about == "help"))
     rows = (pair for ranking in made for pair in as_pairs(ranking)) if args.as_pairs else made
     with args.out.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -74,8 +74,9 @@ def score_data(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: of any kind, with what to do.
     """
+    console = Console(folder)
     try:
-        summary = _score_data(config, folder, Console(folder))
+        summary = _score_data(config, folder, console)
         folder.finish("finished")
         return summary
     except BaseException as error:
@@ -83,6 +84,7 @@ def score_data(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
         folder.finish("stopped" if stopped else "failed", f"{type(error).__name__}: {error}")
         raise
     finally:
+        console.stop_live()
         build_report(folder.path)
 
 

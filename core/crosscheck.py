@@ -48,7 +48,7 @@ EVALUATE = Shape(
     "evaluate", maps=("run", "eval", "evaluate", "plugins"), groups=("model", "data"), others=("seed", "reward")
 )
 # What an evaluation of data reads of the groups that it shares with training.
-_READ = {
+READ = {
     "model": ("name", "policy", "tokenizer", "revision"),
     "data": (
         *("name", "path", "split", "config_name", "revision", "format", "ignore", "max_bad_rows", "limit", "template"),
@@ -125,7 +125,7 @@ def _refuse_unread(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         group, _, name = key.partition(".")
-        read = _READ.get(group)
+        read = READ.get(group)
         if read is not None and name and name.partition(".")[0] not in read:
             raise ConfigError(
                 f"{key} is given, but an evaluation of data does not read it: it scores all rows of data.path, whole, and "

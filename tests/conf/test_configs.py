@@ -136,6 +136,15 @@ def test_evaluate_keys_are_fields():
     assert written["evaluate"] == {field.name: field.default for field in dataclasses.fields(Evaluate)}
 
 
+def test_evaluate_reads_keys_that_exist_and_all_of_the_sandbox():
+    from core.crosscheck import READ
+    from core.data.sandbox import Options
+
+    for group, read in READ.items():
+        assert set(read) <= set(keys(group)), group
+    assert {field.name for field in dataclasses.fields(Options)} <= set(READ["data"])
+
+
 @pytest.mark.parametrize("reward", names("reward"))
 def test_evaluate_composes_with_every_reward(reward):
     composed = compose([f"reward={reward}", *NEEDS.get(reward, [])], "evaluate")

@@ -77,19 +77,23 @@ def score_metrics(name: str, scored: Scored) -> dict[str, float]:
     """`<name>/mean` and `/std` of scores; of a composite's parts also quantiles and the share they decided.
 
     `<name>/<part>/mean`, `/std`, `/p05`, `/p50`, `/p95`, and `/decided` from 0 to 1 where it can be told. A source that
-    applied to nothing leaves no metric.
+    applied to nothing leaves no metric. `/moving` is 1, or not there: values of two steps cannot be compared.
     """
-    metrics = {f"{name}/{key}": value for key, value in _moments(scored.scores).items()}
+    metrics = {f"{name}/{key}": value for key, value in {**_moments(scored.scores), **_moving(scored)}.items()}
     for label, part, decided in scored.walk():
         known = [float(s) for s in part.scores if s is not None]
         quantiles = dict(zip(_QUANTILES, _quantiles(known), strict=True)) if known else {}
         share = {"decided": statistics.fmean(decided)} if decided else {}
-        for key, value in {**_moments(part.scores), **quantiles, **share}.items():
+        for key, value in {**_moments(part.scores), **quantiles, **share, **_moving(part)}.items():
             metrics[f"{name}/{label}/{key}"] = value
     return metrics
 
 
 _QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+
+
+def _moving(scored: Scored) -> dict[str, float]:
+    return {"moving": 1.0} if scored.moving and any(s is not None for s in scored.scores) else {}
 
 
 def _moments(scores: Sequence[float | None]) -> dict[str, float]:

@@ -49,11 +49,13 @@ class Scored:
         parts: of a composite: label -> what that part gave for the same samples.
         decided: of a composite: label -> (samples,) from 0 to 1, how much of each score this part decided; no entry
             where nothing can be said (the mean of an ensemble).
+        moving: the scale is that of what `fit` has gathered so far: scores of two steps cannot be compared.
     """
 
     scores: Sequence[float | None]
     parts: Mapping[str, Scored] = field(default_factory=dict)
     decided: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    moving: bool = False
 
     def walk(self, label: str = "") -> Iterator[tuple[str, Scored, Sequence[float] | None]]:
         """(label, scored, decided) of every part, nested labels joined by "/"."""

@@ -61,7 +61,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     """The changes between two sets of validation metrics, the most telling first: rewards, length, KL, accuracy, loss."""
     found: list[Change] = []
     for key in reward_keys(after):
-        _add(found, before, after, Change(key, _reward_label(key), None, 0.0, better="up"))
+        # In units of statistics that went on with the run, a difference says nothing; the raw scores are beside it.
+        moving = f"{key.removesuffix('mean')}moving" in after
+        _add(found, {} if moving else before, after, Change(key, _reward_label(key), None, 0.0, better="up"))
     _add(found, before, after, Change(LENGTH, "mean length", None, 0.0, "tokens"))
     for key in _KL:
         if _number(after, key) is not None:

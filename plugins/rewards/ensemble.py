@@ -57,13 +57,14 @@ class Ensemble(RewardSource):
         parts = scores_of(self.parts, samples)
         columns = list(zip(*(part.scores for part in parts.values()), strict=True))
         scores = [self._reduced(column) for column in columns]
+        moving = any(part.moving for part in parts.values())
         if self.reduce != "min":
-            return Scored(scores, parts)
+            return Scored(scores, parts, moving=moving)
         decided = {
             label: [_share(column[i], score, column) for column, score in zip(columns, scores, strict=True)]
             for i, label in enumerate(parts)
         }
-        return Scored(scores, parts, decided)
+        return Scored(scores, parts, decided, moving)
 
     def _reduced(self, column: Sequence[float | None]) -> float | None:
         known = [score for score in column if score is not None]

@@ -61,7 +61,8 @@ class Normalised(RewardSource):
         # Just taken in by `fit`: a learned reward need not compute a collection twice.
         last, self._last = self._last, None
         raw = last[1] if last is not None and last[0] is samples else scores_of(self.parts, samples)["of"]
-        return Scored([self._normalised(score) for score in raw.scores], {"of": raw})
+        moving = self.mode == "running" or raw.moving
+        return Scored([self._normalised(score) for score in raw.scores], {"of": raw}, moving=moving)
 
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take in the scores of a collection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from core.api import ConfigError, PluginError, RewardSource, Sample, Scored, build_reward
@@ -70,4 +71,4 @@ def _checked(label: str, given: Scored, samples: Sequence[Sample]) -> Scored:
                 f"(response {sample.response[:60]!r}).",
                 "Scores must be finite numbers; return None where the source does not apply.",
             )
-    return Scored(scores, given.parts, given.decided)
+    return replace(given, scores=scores)

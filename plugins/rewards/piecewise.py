@@ -78,17 +78,18 @@ class Piecewise(RewardSource):
         return self.score_parts(samples).scores
 
     def score_parts(self, samples: Sequence[Sample]) -> Scored:
-        """The same, with the raw scores of both parts, and for each sample which of them was taken.
+        """The same, with the raw scores of both parts, and which of them was taken; with whitening, what it began with.
 
         DataError where a sample lacks the tag; PluginError where a part on the scale of probabilities leaves 0 to 1.
         """
         last, self._last = self._last, None
         found = last[1] if last is not None and last[0] is samples else self._combined(samples)
-        known = self._running.mean_and_std
-        if known is None:
+        if self.whiten == "none":
             return found
-        mean, std = known
-        return Scored([None if s is None else (s - mean) / std for s in found.scores], found.parts, found.decided)
+        mean, std = self._running.mean_and_std or (0.0, 1.0)
+        scores = [None if s is None else (s - mean) / std for s in found.scores]
+        parts = {**found.parts, "unwhitened": Scored(found.scores, moving=found.moving)}
+        return Scored(scores, parts, found.decided, moving=True)
 
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take in the scores of a collection, where they are whitened."""
@@ -121,7 +122,7 @@ class Piecewise(RewardSource):
             scores.append(None if chosen is None or score is None else self._put_out(score, self.scales[chosen]))
             for label, shares in decided.items():
                 shares.append(float(label == chosen and score is not None))
-        return Scored(scores, parts, decided)
+        return Scored(scores, parts, decided, moving=any(part.moving for part in parts.values()))
 
     def _chosen(self, tagged: bool, safety: float | None) -> str | None:
         """The part that judges; None where that hangs on a safety score that is missing."""

@@ -59,7 +59,7 @@ class Weighted(RewardSource):
             deciding = [label for label, term in terms.items() if known and abs(term) == largest]
             for label, shares in decided.items():
                 shares.append(1 / len(deciding) if label in deciding else 0.0)
-        return Scored(scores, parts, decided)
+        return Scored(scores, parts, decided, moving=any(parts[label].moving for label in counted))
 
     def _term(self, label: str, score: float | None) -> float | None:
         return None if score is None else self.weights[label] * score

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import plugins.rewards.running as running
+from core.checked_reward import score_metrics
 from core.errors import ConfigError
 from core.registry import build_reward
+from core.report.changes import changes
 from core.reward import Sample
 from core.testing import reward_checks
 from plugins.rewards.normalised import Normalised
@@ -162,6 +164,35 @@ def test_a_loaded_state_is_the_state():
     one.fit(rows)
     one.load_state_dict({})
     assert one.score(rows) == [1.0, 2.0]
+
+
+def test_whose_scale_moves():
+    """The ones that remember, and what is made of them; not their raw scores, nor a part that does not count."""
+    rows = samples(1, 2)
+    running = {"name": "normalised", "of": NUMBER}
+    assert build_reward(running).score_parts(rows).moving
+    assert not build_reward(running).score_parts(rows).parts["of"].moving
+    assert not Normalised(NUMBER, mode="fixed", mean=0, std=1).score_parts(rows).moving
+    assert Normalised(running, mode="fixed", mean=0, std=1).score_parts(rows).moving
+    for weight, moves in ((1, True), (0, False)):
+        parts = {"a": {"weight": weight, **running}, "b": {"weight": 1, **NUMBER}}
+        assert build_reward({"name": "weighted", "parts": parts}).score_parts(rows).moving is moves
+    for reduce in ("mean", "min"):
+        ensemble = {"name": "ensemble", "reduce": reduce, "parts": [NUMBER, running]}
+        assert build_reward(ensemble).score_parts(rows).moving
+        assert not build_reward({**ensemble, "parts": [NUMBER, NUMBER]}).score_parts(rows).moving
+    metrics = score_metrics("r", build_reward(running).score_parts(rows))
+    assert metrics["r/moving"] == 1.0
+    assert "r/of/moving" not in metrics
+
+
+def test_a_run_is_not_said_to_change_what_only_its_units_changed():
+    before = {"rewards/n/mean": 250.0, "rewards/n/of/mean": 250.0}
+    after = {"reward": 0.1, "rewards/n/mean": 0.1, "rewards/n/moving": 1.0, "rewards/n/of/mean": 260.0}
+    found = {change.key: change for change in changes(before, after)}
+    assert found["rewards/n/mean"].before is None
+    assert found["rewards/n/mean"].verdict == ""
+    assert found["rewards/n/of/mean"].arrow == "up"
 
 
 def test_units():

@@ -89,6 +89,7 @@ def test_whitening_by_hand():
     expected = [pytest.approx((x - 1.5) / math.sqrt(35 / 4)) for x in (1, 3, 5, -3)]
     assert source.score(rows) == expected
     assert source.score_parts(rows).decided == {"safety": [0.0, 0.0, 0.0, 1.0], "helpfulness": [1.0, 1.0, 1.0, 0.0]}
+    assert source.score_parts(rows).parts["unwhitened"].scores == [1.0, 3.0, 5.0, -3.0]
     other = Piecewise(**PARTS)
     other.load_state_dict(source.state_dict())
     assert other.score(rows) == expected
@@ -253,5 +254,10 @@ def test_dpo_trains_on_it_and_logs_each_part(tmp_path):
         assert record["rewards/test/safety/decided"] + record["rewards/test/helpfulness/decided"] == pytest.approx(1)
         assert record["rewards/test/safety/decided"] >= 1 / 3  # the tagged ones at least
         assert record["reward"] == record["rewards/test/mean"]
+        assert record["rewards/test/moving"] == 1.0
+        assert "rewards/test/unwhitened/moving" not in record
+    # Nothing was taken in before step 0, so nothing was whitened.
+    assert records[0]["rewards/test/unwhitened/mean"] == records[0]["rewards/test/mean"]
+    assert records[1]["rewards/test/unwhitened/mean"] != pytest.approx(records[1]["rewards/test/mean"])
     # One collection of 6 prompts with 3 answers each was taken in; the three evaluations were not.
     assert source.state_dict()["statistics"]["count"] == 18

@@ -285,6 +285,56 @@ def test_scores_may_be_tensors_or_arrays():
         assert all(type(r.score) is float for r in made[0].responses)
 
 
+class Remembering(Fixed):
+    """Remembers how many samples each collection had."""
+
+    def __init__(self):
+        super().__init__(lambda samples: [0.0] * len(samples))
+        self.fitted = []
+
+    def fit(self, samples):
+        self.fitted.append(len(samples))
+
+    def state_dict(self):
+        return {"fitted": list(self.fitted)} if self.fitted else {}
+
+    def load_state_dict(self, state):
+        self.fitted = list(state.get("fitted", ()))
+
+
+def test_a_reward_remembers_collections_and_nothing_else():
+    source = Remembering()
+    context = make_context(reward=Reward("r", source))
+    context.score(random_rows(3, 2))  # an evaluation's
+    assert source.fitted == []
+    with context.collection():
+        context.score(random_rows(3, 2))
+        context.score([])  # a share without rows: other processes wait for this one
+    context.score(random_rows(3, 2))
+    assert source.fitted == [6, 0]
+
+
+def test_a_collection_that_breaks_off_is_forgotten():
+    source = Remembering()
+    source.fitted = [4]
+    context = make_context(reward=Reward("r", source))
+
+    def broken_off(anew):
+        with context.collection(anew=anew):
+            context.score(random_rows(1, 2))
+            assert source.fitted == ([2] if anew else [4, 2])
+            raise SystemExit
+
+    for anew in (False, True):
+        with pytest.raises(SystemExit):
+            broken_off(anew)
+        assert source.fitted == [4]
+        assert not context.collecting
+    with context.collection(anew=True):
+        context.score(random_rows(1, 2))
+    assert source.fitted == [2]
+
+
 def test_a_context_without_a_reward_says_how_to_compose_one():
     with pytest.raises(CollectionError, match="reward=length"):
         make_context().score(random_rows(1, 2))

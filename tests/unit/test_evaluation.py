@@ -41,6 +41,9 @@ class Scripted(CollectContext):
     def score(self, rows):
         raise AssertionError("evaluation scores by reward, not by the composed one alone")
 
+    def scores(self, role, rows):
+        raise AssertionError("evaluation asks no scorer of the run")
+
     def note(self, text):
         raise AssertionError(text)
 

@@ -286,6 +286,19 @@ def test_validation_collects_once_however_often_it_is_walked(context: ModelConte
     assert len(objective.calls) == 1
 
 
+def test_validation_waits_for_what_is_collected_once(context: ModelContext) -> None:
+    """A reward that remembers the training rows labels those of validation by it, first or not."""
+    objective = Scripted("once")
+    steps, _ = loader(objective, context, rows_per_epoch=4)
+    validation = ValidationSteps(objective, random_rows(5, 1, 1), context, 2, steps.prepare)
+    list(validation)
+    assert [len(ids) for _, ids in objective.calls] == [10, 5]
+    list(steps)
+    list(validation)
+    assert steps.collections == 1
+    assert len(objective.calls) == 2
+
+
 @pytest.mark.parametrize("collects", ["every_epoch", "never"])
 def test_validation_without_rows_is_one_empty_step(context: ModelContext, collects: str) -> None:
     rows = random_rows(5, 1, 1) if collects == "every_epoch" else []

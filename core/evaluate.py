@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core import completion
@@ -22,7 +25,10 @@ log = logging.getLogger("accordant")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 = done, 2 = the user can mend it (printed without a traceback). Bugs raise."""
+    """The exit status: 0 = done, 2 = the user can mend it (printed without a traceback), 130 = Ctrl-C. Bugs raise.
+
+    SIGTERM ends the process with 143.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if completion.answer(given):
@@ -35,7 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print_error(error)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     return 0
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Within, SIGTERM is an exception, so that the run folder says that the run was stopped."""
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def job(composed: Composed) -> None:
@@ -64,7 +86,7 @@ def job(composed: Composed) -> None:
     plugins = suppliers(config)
     log.info("Run folder: %s", near(place))
     log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
-    with RunFolder.create(place, composed.unresolved, plugins) as folder:
+    with _orderly_end(), RunFolder.create(place, composed.unresolved, plugins) as folder:
         score_data(config, folder)
     log.info("Done: %s", near(folder.path))
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -300,6 +301,10 @@ def fails(prompts, completions, **columns):
     return [float("nan") for p in prompts]
 def stops(prompts, completions, **columns):
     raise KeyboardInterrupt
+def is_stopped(prompts, completions, **columns):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGTERM)
+    return [0.0 for p in prompts]
 """
 
 
@@ -506,6 +511,19 @@ def test_an_interrupted_run_says_so(go):
     assert read("run.json")["status"] == "stopped"
     # Nothing was trained, so there is no step to resume from.
     assert read("report.json")["state_text"] == "This run was stopped before its end. KeyboardInterrupt:"
+
+
+def test_signals_end_it_in_order(here, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    data = write("a.jsonl", FORMATS["completion"][0])
+    assert evaluate.main([*function("stops"), data]) == 130
+    assert "Stopped." in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([*function("is_stopped"), data])
+    assert stopped.value.code == 143
+    assert [json.loads(path.read_text())["status"] for path in Path("runs").glob("*/run.json")] == ["stopped", "stopped"]
+    assert not list(Path("runs").glob("*/scored.jsonl"))
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

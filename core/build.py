@@ -19,7 +19,7 @@ from core.console import Console
 from core.data.load import Data, DataConfig, load_data
 from core.data.preview import preview
 from core.data.templates import end_ids
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, ModelError
 from core.layout import checkpoint_layers
 from core.loading import apply_lora, load_causal_lm, load_tokenizer
 from core.loop import Schedule
@@ -200,12 +200,25 @@ def _policy_and_reference(ready: Prepared) -> dict[Role, Any]:
     path = (
         ready.start if spec.reward is None else spec.policy or start_path(dataclasses.replace(spec, reward=None), objective)
     )
+    if spec.reward is not None:
+        _check_same_tokens(path, ready)
     policy = load_causal_lm(path, dtype=spec.dtype, revision=spec.revision)
     if "reference" not in objective.frozen:
         return {"policy": policy}
     if spec.reference is not None:
         return {"policy": policy, "reference": load_causal_lm(spec.reference, dtype=spec.dtype)}
     return {"policy": policy} if spec.lora is not None else {"policy": policy, "reference": copy.deepcopy(policy)}
+
+
+def _check_same_tokens(path: str, ready: Prepared) -> None:
+    """A policy whose samples the trained reward model is to read must write in its tokens."""
+    ours, theirs = ready.tokenizer.get_vocab(), load_tokenizer(path, ready.spec.revision).get_vocab()
+    different = sorted(token for token, i in theirs.items() if ours.get(token) != i)
+    if different:
+        raise ModelError(
+            f"{path} and {ready.start} have different tokenizers: {len(different)} tokens differ, {different[0]!r} is one.",
+            "Take a policy of the reward model's family, or objective.zero=demonstrations, which needs none.",
+        )
 
 
 def _reward_model(ready: Prepared) -> Any:

@@ -80,6 +80,7 @@ def reward_facts(run: Run) -> RewardFacts:
         response_prefix=usual_prefix(run.data.train),
         max_length=data.get("max_length"),
         max_prompt_length=data.get("max_prompt_length"),
+        truncate_side=data.get("truncate_side") or "left",
     )
 
 

@@ -78,11 +78,11 @@ class Models(nn.Module):
         heads = heads_of(model)
         if not heads:
             return scores[:, 0]
-        weights = scores.new_full((batch.num_rows, len(heads)), 1.0 / len(heads))
+        weights = torch.full((batch.num_rows, len(heads)), 1.0 / len(heads))
         for i, group in enumerate(batch.groups):
             if group in heads:
                 weights[i] = nnf.one_hot(torch.tensor(heads.index(group)), len(heads))
-        return (scores * weights[batch.row_index]).sum(dim=-1)
+        return (scores * weights.to(scores)[batch.row_index]).sum(dim=-1)
 
     def standardise(
         self, role: Role, rows: Sequence[Row], scores: Sequence[Sequence[float]], *, unit_variance: bool = False

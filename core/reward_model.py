@@ -33,7 +33,7 @@ class RewardModel:
 
     Texts are made as in its training: by its own chat template for turns, else as they are; a response that was cut by
     a length limit gets no end token. What is too long is cut as in training, answers at their end, and counted in the log;
-    of a prompt that leaves no room for an answer the later half of what the model takes is kept.
+    of a prompt that leaves no room for an answer, half of what the model takes is kept (the end, as `truncate_side` says).
     """
 
     def __init__(
@@ -122,7 +122,10 @@ class RewardModel:
         known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         limits = [n for n in (self.facts.max_length, known, self.tokenizer.model_max_length) if n is not None and n < 10**6]
         return DataConfig(
-            template=template, max_length=min(limits, default=None), max_prompt_length=self.facts.max_prompt_length
+            template=template,
+            max_length=min(limits, default=None),
+            max_prompt_length=self.facts.max_prompt_length,
+            truncate_side=self.facts.truncate_side,
         )
 
     def _tell(self, counts: SplitReport) -> None:

@@ -35,6 +35,7 @@ class RewardFacts:
         response_prefix: what stands before a response in plain text and in turns (often one space, or nothing).
         max_length: tokens of prompt and response that the model was trained on at most; None = the tokenizer's limit.
         max_prompt_length: tokens of a prompt that it was trained on at most; None = no limit but max_length.
+        truncate_side: where its prompts were cut, left or right.
     """
 
     bias: Sequence[float] = (0.0,)
@@ -43,6 +44,7 @@ class RewardFacts:
     response_prefix: str = ""
     max_length: int | None = None
     max_prompt_length: int | None = None
+    truncate_side: str = "left"
 
     def __post_init__(self) -> None:
         numbers = isinstance(self.bias, (list, tuple)) and all(isinstance(b, (int, float)) for b in self.bias)
@@ -54,6 +56,7 @@ class RewardFacts:
             "response_prefix": (isinstance(self.response_prefix, str), "a text"),
             "max_length": (_is_length(self.max_length), "a whole number or null"),
             "max_prompt_length": (_is_length(self.max_prompt_length), "a whole number or null"),
+            "truncate_side": (self.truncate_side in ("left", "right"), "left or right"),
         }
         for key, (right, what) in expected.items():
             if not right:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from core.build import prepare
+from core.build import build_models, prepare
 from core.compose import compose
 from core.console import Console
 from core.crosscheck import check_composed
-from core.errors import ConfigError
+from core.errors import ConfigError, ModelError
 from core.export import export
 from core.reward import Sample
 from core.reward_model import RewardModel
@@ -87,6 +87,19 @@ def test_ties_are_read_where_they_are_learned_and_nowhere_else(place: Path) -> N
     assert len(rows["ignore"]) == 300 - len(all_tied)
     with pytest.raises(ConfigError, match=r"data\.keep_ties=true, but objective=dpo"):
         config(place, "objective=dpo", "reward=none", "data.keep_ties=true")
+
+
+def test_a_policy_that_samples_for_a_reward_model_writes_in_its_tokens(place: Path, tmp_path: Path) -> None:
+    """objective.zero=samples: the samples' tokens go into the reward model as they are."""
+    other = tiny_tokenizer()
+    other.add_tokens(["w61"])
+    model = tiny_model()
+    model.resize_token_embeddings(len(other))
+    export(model, other, tmp_path / "other")
+    asked = ["objective=reward_bt", "objective.zero=samples", "reward=none", f"model.reward={place}/policy"]
+    assert set(build_models(prepare(config(place, *asked), Console())).roles) == {"policy", "reward"}
+    with pytest.raises(ModelError, match=r"(?s)different tokenizers: 1 tokens differ, 'w61' is one.*zero=demonstrations"):
+        build_models(prepare(config(place, *asked, f"model.policy={tmp_path}/other"), Console()))
 
 
 def test_a_reward_model_is_trained_and_a_policy_learns_from_it(place: Path, tmp_path: Path) -> None:

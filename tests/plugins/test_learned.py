@@ -209,14 +209,17 @@ def test_a_prompt_that_leaves_no_room_keeps_its_later_half(tmp_path, caplog):
     assert "prompts cut" in caplog.text
 
 
-def test_the_limit_of_prompts_in_training_holds(tmp_path):
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_limit_of_prompts_in_training_holds(tmp_path, side):
     model, tokenizer = scorer(), made.tokenizer()
-    reward = RewardModel(saved(tmp_path / "rm", model, tokenizer, max_prompt_length=6), device="cpu")
+    path = saved(tmp_path / "rm", model, tokenizer, max_prompt_length=6, truncate_side=side)
     ids = tokenizer("What is the capital of France? Say hello.").input_ids
     assert len(ids) > 6
-    kept = [*ids[-6:], *tokenizer("No.").input_ids, tokenizer.eos_token_id]
+    kept = ids[-6:] if side == "left" else ids[:6]
+    asked = torch.tensor([[*kept, *tokenizer("No.").input_ids, tokenizer.eos_token_id]])
     with torch.no_grad():
-        expected = (model.model(torch.tensor([kept])).last_hidden_state[0, -1] @ model.score.weight[0]).item() + 0.4
+        expected = (model.model(asked).last_hidden_state[0, -1] @ model.score.weight[0]).item() + 0.4
+    reward = RewardModel(path, device="cpu")
     close(reward.score([Sample("What is the capital of France? Say hello.", "No.")]), [expected])
 
 

@@ -19,6 +19,11 @@ def checked(output: LossOutput, count: int, objective: Objective) -> LossOutput:
             f"items; expected a scalar over {count} {objective.mean_over}.",
             f"Return the mean over batch.count({objective.mean_over!r}), or declare another mean_over.",
         )
+    if stray := sorted(output.counts.keys() - output.metrics.keys()):
+        raise PluginError(
+            f"{type(objective).__name__}.loss returned a count of {stray[0]!r}, which is none of its metrics.",
+            f"Its metrics are: {', '.join(output.metrics) or 'none'}.",
+        )
     return output
 
 

@@ -44,6 +44,11 @@ def test_a_metric_of_fewer_items_has_its_own_count() -> None:
     assert mean_metrics(metric_sums(some[2:])) == {"loss": 2.0, "other": 1.0}
 
 
+def test_a_count_of_no_metric_is_refused() -> None:
+    with pytest.raises(PluginError, match="count of 'acuracy', which is none of its metrics"):
+        checked(replace(output(1.0, 2, accuracy=0.5), counts={"acuracy": 1}), 2, SFT())
+
+
 @pytest.mark.parametrize("bad", [output(1.0, 3), LossOutput(torch.ones(2), 2), LossOutput(torch.ones(1), 2)])
 def test_a_loss_over_another_count_is_refused(bad: LossOutput) -> None:
     with pytest.raises(PluginError, match=rf"SFT.loss returned .* over {bad.count} items; expected a scalar over 2 tokens"):

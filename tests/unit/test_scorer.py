@@ -424,11 +424,13 @@ def test_an_adapter_on_an_adapter_stands_on_both(policy, tmp_path):
     close(learned(tmp_path / "more"), scores_of(again))
 
 
-def test_an_adapter_whose_tokenizer_got_a_padding_token(policy, tmp_path):
+@pytest.mark.parametrize("base", ["policy", "adapter"])
+def test_an_adapter_whose_tokenizer_got_a_padding_token(policy, tmp_path, base):
     """The embeddings have one row more than the base model's."""
     tokenizer = _without_pad(named_tokenizer())
+    export(perturbed(apply_lora(load_causal_lm(str(policy)), LORA)), tiny_tokenizer(), tmp_path / "adapter")
     torch.manual_seed(9)
-    model = load_scorer(str(policy))
+    model = load_scorer(str(policy if base == "policy" else tmp_path / "adapter"))
     distinct_pad(tokenizer, model, end_ids(tokenizer))
     model = perturbed(apply_lora(model, LORA))
     export_scorer(model, tokenizer, tmp_path / "reward", FACTS, merge_lora=False)

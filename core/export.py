@@ -38,9 +38,7 @@ def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge_lora: bool =
     if not is_scorer(model):
         causal = base_model(target)
         causal.generation_config = _generation_config(causal, tokenizer)
-    # peft asks the base model's folder whether it has fewer embeddings; where that is an adapter's, it cannot know.
-    resized = is_peft(target) and getattr(base_model(target), "accordant_resized", False)
-    target.save_pretrained(folder, safe_serialization=True, **({"save_embedding_layers": True} if resized else {}))
+    target.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
 

@@ -282,7 +282,6 @@ def fit_embeddings(tokenizer: Any, model: Any) -> None:
     """An embedding for every token of the tokenizer; never fewer than there are."""
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer))
-        model.accordant_resized = True  # its base model has fewer: an adapter's folder must hold them
 
 
 def read_facts(path: str, revision: str | None = None) -> RewardFacts:

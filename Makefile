@@ -45,6 +45,7 @@ check: lint types test  ## what CI runs
 
 bench: $(VENV)/.dev  ## ours against TRL on the same work, in one run (half an hour)
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.scoring
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -65,6 +65,7 @@ class RewardModel:
         self.tokenizer = load_tokenizer(path, revision)
         self.heads: Sequence[str] = self.facts.heads
         manner = template or self.facts.template or ("chat" if self.tokenizer.chat_template else "auto")
+        self._chats = manner == "chat"
         self._tokeniser = Tokeniser(
             self._data_config(manner, model),
             self.tokenizer,
@@ -99,11 +100,20 @@ class RewardModel:
         return Example(
             id=str(index),
             prompt=first.prompt if first.messages is None else tuple(first.messages),
-            responses=tuple(self.facts.response_prefix + s.response.strip() for s in block),
+            responses=tuple(self._bordered(s) for s in block),
             columns={"group": first.columns["group"]} if self.heads and "group" in first.columns else {},
             source=first.row_id,
             kind="rankings",
         )
+
+    def _bordered(self, sample: Sample) -> str:
+        """The answer with the white space around it that training had: a sampled one has lost its own.
+
+        Of a foreign model that is not known: plain text stays as it is, and in turns there is none.
+        """
+        if self.facts.response_prefix is None and not self._chats and sample.messages is None:
+            return sample.response
+        return (self.facts.response_prefix or "") + sample.response.strip()
 
     def _cut(self, row: Row, block: Sequence[Sample]) -> Row:
         """Without the end token where the answer never came to its end."""

@@ -32,7 +32,8 @@ class RewardFacts:
         bias: one constant per head, added to the scores that the classifier gives.
         heads: the group of people that each head speaks for; empty = one head for all.
         template: how prompt and response become text: chat, plain or auto (see docs/data.md); None = not known.
-        response_prefix: what stands before a response in plain text and in turns (often one space, or nothing).
+        response_prefix: what stands before a response in plain text and in turns (often one space, or nothing); None =
+            not known.
         max_length: tokens of prompt and response that the model was trained on at most; None = the tokenizer's limit.
         max_prompt_length: tokens of a prompt that it was trained on at most; None = no limit but max_length.
         truncate_side: where its prompts were cut, left or right.
@@ -41,7 +42,7 @@ class RewardFacts:
     bias: Sequence[float] = (0.0,)
     heads: Sequence[str] = ()
     template: str | None = None
-    response_prefix: str = ""
+    response_prefix: str | None = None
     max_length: int | None = None
     max_prompt_length: int | None = None
     truncate_side: str = "left"
@@ -53,7 +54,7 @@ class RewardFacts:
             "bias": (numbers and all(map(math.isfinite, self.bias)), "a list of numbers"),
             "heads": (named and (not self.heads or len(self.heads) == len(self.bias)), "a name for each constant, or none"),
             "template": (self.template in (None, "auto", "chat", "plain"), "auto, chat, plain or null"),
-            "response_prefix": (isinstance(self.response_prefix, str), "a text"),
+            "response_prefix": (self.response_prefix is None or isinstance(self.response_prefix, str), "a text"),
             "max_length": (_is_length(self.max_length), "a whole number or null"),
             "max_prompt_length": (_is_length(self.max_prompt_length), "a whole number or null"),
             "truncate_side": (self.truncate_side in ("left", "right"), "left or right"),

@@ -112,7 +112,7 @@ class RewardModel:
         Of a foreign model that is not known: plain text stays as it is, and in turns there is none.
         """
         if self.facts.response_prefix is None and not self._chats and sample.messages is None:
-            return sample.response
+            return sample.response if sample.response.strip() else ""
         return (self.facts.response_prefix or "") + sample.response.strip()
 
     def _cut(self, row: Row, block: Sequence[Sample]) -> Row:

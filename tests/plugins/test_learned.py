@@ -159,6 +159,16 @@ def test_an_empty_answer_has_a_score(tmp_path):
     close(reward.score([Sample("Say hello.", ""), Sample("Say hello.", " \n")]), [expected, expected])
 
 
+def test_white_space_before_an_answer_is_as_in_training_and_else_as_it_is(tmp_path):
+    model, tokenizer = scorer(), made.tokenizer()
+    ours = Learned(saved(tmp_path / "ours", model, tokenizer, template="plain", response_prefix=" "), device="cpu")
+    foreign = Learned(saved(tmp_path / "foreign", model, tokenizer, template="plain"), device="cpu")
+    glued, apart = Sample("Say hello.", "Hello!"), Sample("Say hello.", " Hello!")
+    close(ours.score([glued, apart]), ours.score([apart, glued]), 0)
+    close(foreign.score([apart]), ours.score([apart]), 0)
+    assert abs(foreign.score([glued])[0] - foreign.score([apart])[0]) > 1e-4
+
+
 @pytest.mark.parametrize("template", ["plain", "chat"])
 def test_an_answer_that_was_cut_has_no_end(tmp_path, template):
     model, tokenizer = scorer(), made.tokenizer()
@@ -312,6 +322,8 @@ def test_nothing_is_loaded_before_it_is_needed(tmp_path):
         ({"path": "org/name", "reduce": "max"}, "reward.reduce is max"),
         ({"path": "org/name", "k": -1.0}, "reward.k is -1.0"),
         ({"path": "org/name", "k": float("nan")}, "reward.k is nan"),
+        ({"path": ["org/a", "org/b"], "k": 2.0}, "reduce=mean has no use for it"),
+        ({"path": "org/name", "reduce": "min"}, "reward.path is one model"),
         ({"path": "org/name", "batch_tokens": 0}, "reward.batch_tokens is 0"),
     ],
 )

@@ -6,6 +6,7 @@ A `UserError` is printed without a traceback and ends the run with exit status 2
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -15,6 +16,20 @@ class UserError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         self.message, self.hint = message, hint
         super().__init__(f"{message}\n  -> {hint}" if hint else message)
+
+    def of_part(self, where: str) -> UserError:
+        """The same error where a reward is part of another one, under the key `where` ("parts.rm") there.
+
+        What it says of its own keys is said of the part's: reward.scale -> reward.parts.rm.scale.
+        """
+        # A subclass may take other arguments; the nearest that does not is as good for those who catch it.
+        kind = next(kind for kind in type(self).__mro__ if kind.__init__ is UserError.__init__)  # type: ignore[misc]
+        message, hint = (_REWARD_KEY.sub(f"reward.{where}.", text) for text in (self.message, self.hint))
+        made: UserError = kind(message if message.startswith(f"reward.{where}") else f"reward.{where}: {message}", hint)
+        return made
+
+
+_REWARD_KEY = re.compile(r"(?<![\w./])reward\.(?=\w)")
 
 
 class ConfigError(UserError):

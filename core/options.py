@@ -106,11 +106,11 @@ def described(expected: Any) -> str:
         return " or ".join(described(argument) for argument in arguments)
     if origin is Literal:
         return "one of " + ", ".join(str(argument) for argument in arguments)
+    told = [argument for argument in arguments if argument is not Ellipsis and argument is not Any]
     if (origin or expected) in _MAPS:
-        return "a map"
+        return f"a map (each value: {described(told[1])})" if len(told) == 2 else "a map"
     if (origin or expected) in _LISTS:
-        items = [argument for argument in arguments if argument is not Ellipsis]
-        return f"a list (each item: {described(items[0])})" if len(items) == 1 else "a list"
+        return f"a list (each item: {described(told[0])})" if len(told) == 1 else "a list"
     return _WORDS.get(type(None) if expected is None else expected, str(expected))
 
 
@@ -157,9 +157,10 @@ def reward_options(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]
         label = str(options.get("label") or options["name"])
         if options["name"] == "none":
             continue
-        if label in out and item is not config["reward"] and dict(options) != out[label]:
-            if isinstance(item, str):
+        given = {str(key): value for key, value in options.items() if key != "label"}
+        if label in out and item is not config["reward"] and given != out[label]:
+            if isinstance(item, str) and item == config["reward"]["name"]:
                 continue  # the composed reward itself, named once more
             raise ConfigError(f"two rewards are called {label!r}.", "Give one of them a label: {name: ..., label: other}.")
-        out[label] = {str(k): v for k, v in options.items() if k != "label"}
+        out[label] = given
     return list(out.items())

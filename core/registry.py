@@ -246,19 +246,9 @@ def build_part(options: str | Mapping[str, Any], where: str) -> RewardSource:
     try:
         built = _build("reward", given, prefer)
     except UserError as error:
-        message = _of_part(where, error.message)
-        named = message if message.startswith(f"reward.{where}") else f"reward.{where}: {message}"
-        raise type(error)(named, _of_part(where, error.hint)) from error
+        raise error.of_part(where) from error
     assert isinstance(built, RewardSource)
     return built
-
-
-_REWARD_KEY = re.compile(r"(?<![\w./])reward\.(?=\w)")
-
-
-def _of_part(where: str, text: str) -> str:
-    """What a reward says of its own keys, where they are those of a part: reward.scale -> reward.parts.rm.scale."""
-    return _REWARD_KEY.sub(f"reward.{where}.", text)
 
 
 _prefer: ContextVar[Mapping[str, str] | None] = ContextVar("prefer", default=None)

@@ -11,13 +11,11 @@ the paper takes off the variance.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
 from typing import Literal
 
 from core.api import ConfigError, RewardSource, Sample, Scored
-from plugins.rewards.parts import Parts, build_parts, common_unit, scores_of
+from plugins.rewards.parts import Parts, Reduce, build_parts, check_reduce, common_unit, reduced, scores_of
 
 
 class Ensemble(RewardSource):
@@ -29,14 +27,11 @@ class Ensemble(RewardSource):
     def __init__(
         self,
         parts: Parts | None = None,
-        reduce: Literal["mean", "min", "mean_std"] = "mean",
+        reduce: Reduce = "mean",
         k: float = 1.0,
         missing: Literal["none", "skip"] = "none",
     ) -> None:
-        if reduce not in ("mean", "min", "mean_std"):
-            raise ConfigError(f"reward.reduce is {reduce}; expected mean, min or mean_std.")
-        if not 0 <= k < math.inf:
-            raise ConfigError(f"reward.k is {k}; expected a finite number of 0 or more.")
+        check_reduce(reduce, k)
         if missing not in ("none", "skip"):
             raise ConfigError(f"reward.missing is {missing}; expected none or skip.")
         self.parts = build_parts(parts)
@@ -54,7 +49,7 @@ class Ensemble(RewardSource):
 
     def score_parts(self, samples: Sequence[Sample]) -> Scored:
         """The same, with what each member gave; with min, who gave the least (equal ones share it)."""
-        parts = scores_of(self.parts, samples)
+        parts = scores_of(self.parts, samples, "parts.")
         columns = list(zip(*(part.scores for part in parts.values()), strict=True))
         scores = [self._reduced(column) for column in columns]
         moving = any(part.moving for part in parts.values())
@@ -70,10 +65,7 @@ class Ensemble(RewardSource):
         known = [score for score in column if score is not None]
         if not known or (self.missing == "none" and len(known) < len(column)):
             return None
-        if self.reduce == "min":
-            return min(known)
-        spread = self.k * statistics.pstdev(known) if self.reduce == "mean_std" else 0.0
-        return statistics.fmean(known) - spread
+        return reduced(known, self.reduce, self.k)
 
 
 def _share(own: float | None, score: float | None, column: Sequence[float | None]) -> float:

@@ -3,17 +3,17 @@
 Each answer is scored after its prompt, with the model's own tokenizer and template, whatever the policy's are. The raw
 score of a Bradley-Terry model is in log-odds: a difference d means that people prefer the higher one with probability
 sigmoid(d). Several models are an ensemble: the mean, the least (the worst case), or the mean less `k` deviations
-(Coste et al. 2023, section 3.2).
+(Coste et al. 2023, section 3.2, who take off the variance).
 """
 
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from core.api import ConfigError, RewardModel, RewardSource, Sample, Scored
+from plugins.rewards.parts import Reduce, check_reduce, reduced
 
 
 class Learned(RewardSource):
@@ -28,7 +28,7 @@ class Learned(RewardSource):
         revision: str | None = None,
         template: Literal["auto", "chat", "plain"] | None = None,
         group: str | None = None,
-        reduce: Literal["mean", "min", "mean_std"] = "mean",
+        reduce: Reduce = "mean",
         k: float = 1.0,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         device: str = "auto",
@@ -41,10 +41,12 @@ class Learned(RewardSource):
         self.paths = [path] if isinstance(path, str) else list(path)
         for one in self.paths:
             _check_path(one)
-        if reduce not in ("mean", "min", "mean_std"):
-            raise ConfigError(f"reward.reduce is {reduce}; expected mean, min or mean_std.")
-        if not 0 <= k < float("inf"):
-            raise ConfigError(f"reward.k is {k}; expected a number of 0 or more.")
+        check_reduce(reduce, k)
+        if reduce != "mean" and len(self.paths) == 1:
+            raise ConfigError(
+                f"reward.reduce is {reduce}, and reward.path is one model: there is nothing to reduce.",
+                "Give several, reward.path=[runs/a/reward,runs/b/reward], or leave reward.reduce out.",
+            )
         if batch_tokens < 1:
             raise ConfigError(f"reward.batch_tokens is {batch_tokens}; expected at least 1.")
         self.reduce, self.k, self.group = reduce, k, group
@@ -71,14 +73,10 @@ class Learned(RewardSource):
         if self.reduce == "min":
             decided = {str(i): [float(min(c) == c[i]) / c.count(min(c)) for c in columns] for i in range(len(given))}
         return Scored(
-            [self._reduced(c) for c in columns], {str(i): Scored(scores) for i, scores in enumerate(given)}, decided
+            [reduced(c, self.reduce, self.k) for c in columns],
+            {str(i): Scored(scores) for i, scores in enumerate(given)},
+            decided,
         )
-
-    def _reduced(self, scores: Sequence[float]) -> float:
-        if self.reduce == "min":
-            return min(scores)
-        spread = self.k * statistics.pstdev(scores) if self.reduce == "mean_std" else 0.0
-        return statistics.fmean(scores) - spread
 
     def _loaded(self) -> list[RewardModel]:
         """Loaded at first use: a run that is refused for another reason does not wait for it."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from core.api import ConfigError, PluginError, RewardSource, Sample, Scored, build_reward
+from core.api import ConfigError, PluginError, RewardSource, Sample, Scored, UserError, build_reward
 
 Parts = Mapping[str, Any] | Sequence[Any]
 """label -> a reward (its name, or a map of name and options; the name may be left out where it is the label); or a list
@@ -52,9 +53,23 @@ def common_unit(parts: Mapping[str, RewardSource]) -> str:
     return units.pop() if len(units) == 1 else ""
 
 
-def scores_of(parts: Mapping[str, RewardSource], samples: Sequence[Sample]) -> dict[str, Scored]:
-    """label -> what that part gives, as finite floats or None. PluginError where it gives anything else."""
-    return {label: _checked(label, part.score_parts(samples), samples) for label, part in parts.items()}
+def scores_of(parts: Mapping[str, RewardSource], samples: Sequence[Sample], under: str = "") -> dict[str, Scored]:
+    """label -> what that part gives, as finite floats or None. Without samples no part is asked.
+
+    Args:
+        under: what stands before the labels in the composite's keys ("parts."), for messages.
+
+    Raises:
+        UserError: of a part, naming its key; PluginError where it gives anything else.
+    """
+    found = {}
+    for label, part in parts.items():
+        try:
+            given = part.score_parts(samples) if samples else Scored([])
+        except UserError as error:
+            raise error.of_part(f"{under}{label}") from error
+        found[label] = _checked(label, given, samples)
+    return found
 
 
 def _checked(label: str, given: Scored, samples: Sequence[Sample]) -> Scored:
@@ -63,12 +78,39 @@ def _checked(label: str, given: Scored, samples: Sequence[Sample]) -> Scored:
             f'the part "{label}" of the reward returned {len(given.scores)} scores for {len(samples)} samples.',
             "Return one number (or None) per sample, in order.",
         )
-    scores = [None if score is None else float(score) for score in given.scores]
-    for score, sample in zip(scores, samples, strict=True):
-        if score is not None and not math.isfinite(score):
+    for score, sample in zip(given.scores, samples, strict=True):
+        if score is not None and not _is_finite_number(score):
             raise PluginError(
-                f'the part "{label}" of the reward returned {score} for row {sample.row_id!r} '
+                f'the part "{label}" of the reward returned {score!r} for row {sample.row_id!r} '
                 f"(response {sample.response[:60]!r}).",
                 "Scores must be finite numbers; return None where the source does not apply.",
             )
-    return replace(given, scores=scores)
+    return replace(given, scores=[None if score is None else float(score) for score in given.scores])
+
+
+Reduce = Literal["mean", "min", "mean_std"]
+
+
+def check_reduce(reduce: str, k: float) -> None:
+    """ConfigError for a reduction that there is none of, or a `k` that is none or has no use."""
+    if reduce not in ("mean", "min", "mean_std"):
+        raise ConfigError(f"reward.reduce is {reduce}; expected mean, min or mean_std.")
+    if not 0 <= k < math.inf:
+        raise ConfigError(f"reward.k is {k}; expected a finite number of 0 or more.")
+    if k != 1 and reduce != "mean_std":
+        raise ConfigError(f"reward.k is {k}, and reduce={reduce} has no use for it.", "Use reward.reduce=mean_std.")
+
+
+def reduced(scores: Sequence[float], reduce: Reduce, k: float) -> float:
+    """Their mean, the least of them, or the mean less k standard deviations (divided by n)."""
+    if reduce == "min":
+        return min(scores)
+    spread = k * statistics.pstdev(scores) if reduce == "mean_std" else 0.0
+    return statistics.fmean(scores) - spread
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False

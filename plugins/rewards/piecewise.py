@@ -19,6 +19,7 @@ sigmoid never gives, are moved inwards by `clamp` before logit.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -26,6 +27,11 @@ from typing import Any, Literal
 from core.api import ConfigError, DataError, PluginError, RewardSource, Sample, Scored
 from plugins.rewards.parts import build_one, scores_of
 from plugins.rewards.running import Running
+
+log = logging.getLogger("accordant")
+
+_ENOUGH = 8
+"""Fewer log-odds may all be from 0 to 1 by chance."""
 
 _WORDS = {
     "rule": ("or", "and"),
@@ -69,6 +75,7 @@ class Piecewise(RewardSource):
         self.rule, self.threshold, self.clamp = rule, threshold, clamp
         self.scales = {"safety": safety_scale, "helpfulness": helpfulness_scale}
         self.output, self.whiten = output, whiten
+        self._doubted: set[str] = set()
         self._running = Running()
         self._last: tuple[Sequence[Sample], Scored] | None = None
         self.unit = "std" if whiten == "running" else {"log_odds": "log-odds", "probability": "probability"}[output]
@@ -113,6 +120,8 @@ class Piecewise(RewardSource):
     def _combined(self, samples: Sequence[Sample]) -> Scored:
         """R_c on the scale of `output`, before whitening."""
         parts = scores_of(self.parts, samples)
+        for label, part in parts.items():
+            self._doubt_scale(label, part.scores)
         scores: list[float | None] = []
         decided: dict[str, list[float]] = {label: [] for label in parts}
         for i, sample in enumerate(samples):
@@ -154,6 +163,19 @@ class Piecewise(RewardSource):
             )
         return score
 
+    def _doubt_scale(self, label: str, scores: Sequence[float | None]) -> None:
+        """Say once that scores look like probabilities: read as log-odds, none of them is below any threshold up to 0.5."""
+        known = [score for score in scores if score is not None]
+        if self.scales[label] != "log_odds" or label in self._doubted or len(known) < _ENOUGH:
+            return
+        if all(0 <= score <= 1 for score in known):
+            self._doubted.add(label)
+            log.warning(
+                "reward=piecewise: all %d scores of %s are from 0 to 1, like probabilities, and are read as log-odds. "
+                "If they are probabilities: reward.%s_scale=probability (said once).",
+                *(len(known), label, label),
+            )
+
     def _put_out(self, score: float, scale: str) -> float:
         if scale == self.output:
             return score
@@ -181,6 +203,11 @@ def _check_tag(rule: str, column: str | None, values: Sequence[Any]) -> None:
         raise ConfigError(
             "reward.unsafe_column is null with rule=and: no answer would ever be judged by its safety.",
             "Name the column of the tag, or use rule=or.",
+        )
+    if column is None and tuple(values) != ("unsafe",):
+        raise ConfigError(
+            f"reward.unsafe_values is {list(values)}, and reward.unsafe_column=null tags no prompt.",
+            "Name the column, or leave the values out.",
         )
     if column is not None and not values:
         raise ConfigError(

@@ -23,10 +23,8 @@ _T = TypeVar("_T")
 FLAGS = ("ignorecase", "multiline", "dotall", "ascii", "verbose")
 _PROBE_LENGTH = 1000
 _PROBED_CHARACTERS = 40
-_SLOW = (
-    "It backtracks: avoid a repeat inside a repeat, as in (a+)+, or make the inner one possessive, (a++)+. A pattern that "
-    "is slow for a reason may have a larger reward.timeout."
-)
+_SLOW = "It backtracks: avoid a repeat inside a repeat, as in (a+)+, or make the inner one possessive, (a++)+."
+_LARGER = " A pattern that is slow for a reason may have a larger reward.timeout."
 
 
 class Regex(RewardSource):
@@ -56,7 +54,7 @@ class Regex(RewardSource):
             raise ConfigError(
                 "reward.negate says nothing with mode=count.", "To pay less for each match, use a reward.value below 0."
             )
-        self.pattern = Pattern(pattern, "reward.pattern", flags=flags, timeout=timeout)
+        self.pattern = Pattern(pattern, "reward.pattern", flags=flags, timeout=timeout, slow=_SLOW + _LARGER)
         self.mode, self.value, self.max, self.negate = mode, value, max, negate
         self.unit = "matches" if mode == "count" and value == 1 else ""
 
@@ -83,15 +81,16 @@ class Pattern:
         key: the option that holds it, for messages.
         flags: some of `FLAGS`.
         timeout: seconds for one text.
+        slow: what to do about a pattern that takes longer, for messages.
 
     Raises:
         ConfigError: no pattern (the message shows where it breaks off), an unknown flag, or it is too slow.
     """
 
-    def __init__(self, text: str, key: str, *, flags: Sequence[str] = (), timeout: float = 1.0) -> None:
+    def __init__(self, text: str, key: str, *, flags: Sequence[str] = (), timeout: float = 1.0, slow: str = _SLOW) -> None:
         if not 0 < timeout <= 60:
             raise ConfigError(f"reward.timeout is {timeout}; expected seconds above 0, at most 60.")
-        self.text, self.key, self.timeout = text, key, timeout
+        self.text, self.key, self.timeout, self.slow = text, key, timeout, slow
         self._compiled = _compile(text, key, flags)
         self._probe()
 
@@ -128,7 +127,7 @@ class Pattern:
             raise PluginError(
                 f"{self.key} {self.text!r} took more than {self.timeout:g} s on one answer of {len(sample.response)} "
                 f"characters (row {sample.row_id!r}, {sample.response[:60]!r}).",
-                _SLOW,
+                self.slow,
             ) from error
 
     def _probe(self) -> None:
@@ -142,7 +141,7 @@ class Pattern:
                 raise ConfigError(
                     f"{self.key} {self.text!r} takes more than {self.timeout:g} s on a text of {_PROBE_LENGTH} characters: "
                     f"{unit!r} over and over.",
-                    _SLOW,
+                    self.slow,
                 ) from error
 
 

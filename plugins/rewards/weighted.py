@@ -46,7 +46,7 @@ class Weighted(RewardSource):
 
     def score_parts(self, samples: Sequence[Sample]) -> Scored:
         """The same, with what each part gave, before its weight."""
-        parts = scores_of(self.parts, samples)
+        parts = scores_of(self.parts, samples, "parts.")
         counted = [label for label in parts if self.weights[label]]
         scores: list[float | None] = []
         decided: dict[str, list[float]] = {label: [] for label in parts}

@@ -64,6 +64,8 @@ def test_parts_by_name_or_label():
         ({"parts": ["length"]}, "an ensemble needs two"),
         ({"parts": ["length", "length"], "reduce": "max"}, "reward.reduce is max"),
         ({"parts": ["length", "length"], "k": -1}, "reward.k is -1"),
+        ({"parts": ["length", "length"], "k": 2}, "reward.k is 2, and reduce=mean has no use for it"),
+        ({"parts": ["length", "length"], "k": 2, "reduce": "min"}, "reduce=min has no use for it"),
         ({"parts": ["length", "length"], "k": float("nan")}, "reward.k is nan"),
         ({"parts": ["length", "length"], "missing": "zero"}, "reward.missing is zero"),
         ({"parts": ["length", {"name": "length", "max": 0}]}, "reward.parts.1.max is 0"),

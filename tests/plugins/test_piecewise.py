@@ -140,6 +140,21 @@ def test_a_probability_beyond_one_is_no_probability():
         source.score([sample("1 7")])
 
 
+def test_probabilities_read_as_log_odds_are_doubted_once(caplog):
+    answers = [sample(f"{i / 7} {i}") for i in range(8)]
+    source = Piecewise(**PARTS)
+    source.score(answers[:7])
+    assert caplog.messages == []
+    source.score(answers)
+    source.score(answers)
+    (said,) = caplog.messages
+    assert "all 8 scores of safety" in said
+    assert "reward.safety_scale=probability" in said
+    caplog.clear()
+    Piecewise(**PARTS, safety_scale="probability").score(answers)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -153,6 +168,7 @@ def test_a_probability_beyond_one_is_no_probability():
         ({"whiten": "batch"}, "reward.whiten is batch"),
         ({"rule": "and", "unsafe_column": None}, "reward.unsafe_column is null with rule=and"),
         ({"unsafe_values": []}, "reward.unsafe_values is empty"),
+        ({"unsafe_values": [1], "unsafe_column": None}, "reward.unsafe_values is [1], and reward.unsafe_column=null"),
         ({"safety": {"name": "length", "max": 0}}, "reward.safety.max is 0"),
         ({"helpfulness": {"name": "weighted", "parts": {"length": 0}}}, "reward.helpfulness.parts has no part"),
     ],

@@ -1,6 +1,7 @@
 import pytest
 
-from core.errors import ConfigError, PluginError
+from core.data.records import RowError
+from core.errors import ConfigError, DataError, PluginError
 from core.registry import build_reward
 from core.reward import Sample
 from core.testing import reward_checks
@@ -98,6 +99,20 @@ def test_the_hint_names_the_keys_of_the_part_too():
     assert "reward.parts.x.unsafe_column is null" in caught.value.message
 
 
+def test_what_a_part_says_of_its_keys_while_scoring_names_them_too():
+    inner = {"name": "weighted", "parts": {"length": 1}}
+    with pytest.raises(ConfigError) as caught:
+        Weighted({"a": {"name": "normalised", "of": inner}}).score([Sample("p", "no tokens")])
+    assert caught.value.message.startswith("reward.parts.a.of.parts.length: reward=length counts tokens")
+    assert caught.value.hint.startswith("Use reward.parts.a.of.parts.length.unit=words")
+
+
+def test_an_error_of_another_shape_keeps_its_kind():
+    error = RowError("a.jsonl:3", "prompt", "is empty, see reward.scale.", "Mend it.").of_part("parts.x")
+    assert type(error) is DataError
+    assert str(error) == "reward.parts.x: a.jsonl:3:prompt: is empty, see reward.parts.x.scale.\n  -> Mend it."
+
+
 def test_a_part_that_breaks_its_contract_is_named():
     source = Weighted({"good": {"name": "length"}, "bad": {**FIRST}})
     source.parts["bad"].function = lambda **_: [1.0]
@@ -112,7 +127,12 @@ def test_a_part_that_breaks_its_contract_is_named():
         def score(self, samples):
             return [float("inf") for _ in samples]
 
-    for kind, words in ((Short, 'part "good" of the reward returned 1 scores for 2'), (Wild, 'part "good".*inf for row')):
+    class Texts(type(source.parts["good"])):
+        def score(self, samples):
+            return ["3" for _ in samples]
+
+    short = 'part "good" of the reward returned 1 scores for 2'
+    for kind, words in ((Short, short), (Wild, 'part "good".*inf for row'), (Texts, "part \"good\".*'3' for row")):
         broken = Weighted({"good": {"name": "length"}})
         broken.parts["good"] = kind()
         with pytest.raises(PluginError, match=words):

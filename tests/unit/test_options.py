@@ -1,9 +1,12 @@
 """Which rewards a config asks for, and by which label."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pytest
 
 from core.errors import ConfigError
-from core.options import reward_options
+from core.options import described, reward_options
 
 
 def config(reward, *watched):
@@ -28,6 +31,7 @@ WORDS = {"name": "length", "unit": "words"}
         (config({"name": "none"}, WORDS), [("length", WORDS)]),
         (config(LENGTH, LENGTH), [("length", LENGTH)]),
         (config({"name": "none"}, {**WORDS, "label": None}), [("length", WORDS)]),
+        (config(LENGTH, {**WORDS, "label": "x"}, {**WORDS, "label": "x"}), [("length", LENGTH), ("x", WORDS)]),
         ({"reward": LENGTH, "eval": {"rewards": None}}, [("length", LENGTH)]),
     ],
 )
@@ -40,6 +44,9 @@ def test_rewards_by_label(given, expected):
     [
         (config(LENGTH, WORDS), "two rewards are called 'length'"),
         (config({"name": "none"}, {**WORDS, "label": "x"}, {**LENGTH, "label": "x"}), "two rewards are called 'x'"),
+        # A name that is another reward's label, or that of one with options, asks for something else.
+        (config(LENGTH, {"name": "rouge", "label": "bleu"}, "bleu"), "two rewards are called 'bleu'"),
+        (config({"name": "none"}, WORDS, "length"), "two rewards are called 'length'"),
         (config(LENGTH, {"unit": "words"}), "eval.rewards holds {'unit': 'words'}"),
         (config(LENGTH, 3), "eval.rewards holds 3"),
         (config(LENGTH, ["length"]), "eval.rewards holds ['length']"),
@@ -50,6 +57,13 @@ def test_items_that_cannot_be(given, words):
     with pytest.raises(ConfigError) as caught:
         reward_options(given)
     assert words in str(caught.value)
+
+
+def test_a_kind_is_said_with_what_it_holds():
+    assert described(Mapping[str, float | Mapping[str, Any]] | None) == "a map (each value: a number or a map) or null"
+    assert described(Mapping[str, Any]) == "a map"
+    assert described(Sequence[Any]) == "a list"
+    assert described(list[str]) == "a list (each item: a text)"
 
 
 def test_the_config_is_left_as_it_is():

@@ -63,6 +63,11 @@ class Source:
     baseline: bool
 
     @property
+    def unit(self) -> str:
+        """Of one point of score; none where it would be that of running statistics, which only training gathers."""
+        return "" if self.scored.moving else self.reward.source.unit
+
+    @property
     def table(self) -> list[list[float | None]]:
         """[row][response]."""
         return [[r.score for r in row.responses] for row in self.rows]
@@ -97,6 +102,13 @@ def _score_data(config: Mapping[str, Any], folder: RunFolder, console: Console) 
     compared = len(rows[0].responses) > 1
     others = _baselines(rows, asked, config, folder) if compared and options.baselines == "auto" else []
     found = [score(reward, rows, console, baseline=reward in others) for reward in (*asked, *others)]
+    for source in found:
+        if source.scored.moving:
+            log.warning(
+                "%s: running statistics are those of a training run's collections, and here there are none: its scores are "
+                "as before the first one, neither normalised nor clipped.",
+                source.reward.name,
+            )
     write_scored(output, items, options.field, {s.reward.name: s.table for s in found if not s.baseline})
     summary = summarise(found)
     folder.write_json(SCORES, summary)
@@ -199,6 +211,7 @@ def joined(parts: Sequence[Scored]) -> Scored:
             for label in first.decided
             if all(label in part.decided for part in parts)
         },
+        moving=any(part.moving for part in parts),
     )
 
 
@@ -214,7 +227,7 @@ def summarise(found: Sequence[Source]) -> dict[str, Any]:
             for label, part, share in source.scored.walk()
         }
         sources[source.reward.name] = {
-            "unit": source.reward.source.unit,
+            "unit": source.unit,
             "baseline": source.baseline,
             **_numbers(source.scored.scores),
             "parts": parts,
@@ -249,7 +262,7 @@ def _judge(found: Sequence[Source], options: Evaluate, seed: int, folder: RunFol
         found[0].rows,
         {s.reward.name: s.table for s in found},
         main=found[0].reward.name,
-        units={s.reward.name: s.reward.source.unit for s in found},
+        units={s.reward.name: s.unit for s in found},
         seed=seed,
         resamples=options.resamples,
     )

@@ -340,6 +340,20 @@ def test_several_sources_and_one_that_abstains(go):
     assert n["std"] == pytest.approx((11 / 16) ** 0.5)
 
 
+def test_running_statistics_have_nothing_to_run_on_and_it_is_said(go, capsys):
+    of = "reward.of={name: length, unit: characters}"
+    data = write("a.jsonl", {"prompt": "p", "completion": "abc"}, {"prompt": "p", "completion": "a"})
+    assert go(["reward=normalised", of, "reward.clip=1", "data=jsonl", data, OUT]) == 0
+    assert "normalised: running statistics are those of a training run's collections" in capsys.readouterr().out
+    assert [line["rewards"]["normalised"] for line in lines()] == [3.0, 1.0]
+    assert read("scores.json")["sources"]["normalised"]["unit"] == ""  # not "std"
+    fixed = ["reward.mode=fixed", "reward.mean=2", "reward.std=4", "run.name=fixed", "evaluate.output=fixed.jsonl"]
+    assert go(["reward=normalised", of, *fixed, "data=jsonl", data]) == 0
+    assert "running statistics" not in capsys.readouterr().out
+    assert [line["rewards"]["normalised"] for line in lines("fixed.jsonl")] == [0.25, -0.25]
+    assert json.loads(Path("runs/fixed/scores.json").read_text())["sources"]["normalised"]["unit"] == "std"
+
+
 def test_a_source_that_abstains_everywhere(go, capsys):
     data = write("a.jsonl", FORMATS["pair"][0])
     assert go([*function("never"), data, OUT]) == 0

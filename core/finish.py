@@ -17,7 +17,7 @@ from core.objective import Role
 from core.preferences import preference_lines, preference_report
 from core.report.agreement import FILE as PREFERENCES
 from core.rows import Row
-from core.scorer import RewardFacts, is_scorer
+from core.scorer import RewardFacts, heads_of, is_scorer
 
 log = logging.getLogger("accordant")
 
@@ -30,11 +30,12 @@ def finish(run: Run) -> dict[str, Any]:
     said = run.objective.finish(run.models, run.data.train, run.context)
     if said:
         log.info(said)
-    told = [line for role in sorted(run.objective.trains) if is_scorer(run.models.of(role)) for line in judge(run, role)]
     before, after = run.folder.first_and_last_validation()
     made: dict[str, Path] = {
         role: _export(run, role, card_facts(run, role, before, after)) for role in sorted(run.objective.trains)
     }
+    # After the export: another reward that fails beside it (a judge that does not answer) must not cost the model.
+    told = [line for role in sorted(run.objective.trains) if is_scorer(run.models.of(role)) for line in judge(run, role)]
     run.console.table(told)
     run.console.summary(before, after, made)
     report = run.folder.path / "report.html"
@@ -53,7 +54,8 @@ def judge(run: Run, role: Role) -> list[str]:
         log.warning("There are no validation rows: the reward model is judged on the rows it was trained on.")
     others = [*run.rewards, *baselines(rows, [r.name for r in run.rewards], run.config["plugins"]["prefer"])]
     scores: dict[str, Any] = {TRAINED: run.context.scores(role, rows), **dict(score_table(others, rows))}
-    units = {TRAINED: "log-odds", **{r.name: r.source.unit for r in others}}
+    own = "" if role in run.models.scaled else "log-odds"
+    units = {TRAINED: own, **{r.name: r.source.unit for r in others}}
     report = preference_report(rows, scores, main=TRAINED, units=units, seed=int(run.config["seed"]))
     write_atomic(run.folder.path / PREFERENCES, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return preference_lines(report)
@@ -107,4 +109,5 @@ def card_facts(run: Run, role: str, before: Mapping[str, float], after: Mapping[
         settings={"optimizer steps": run.schedule.total_steps, "learning rate": f"{run.optim.lr:g}", **options},
         model_class="AutoModelForSequenceClassification" if scorer else "AutoModelForCausalLM",
         adapter=run.spec.lora is not None and not merged,
+        heads=heads_of(run.models.roles[role]),
     )

@@ -30,6 +30,7 @@ class CardFacts:
         licence: of the model; it follows from the base model and the data, which only the user knows.
         model_class: the class of transformers that loads it.
         adapter: True where the folder holds a LoRA adapter and not the whole model.
+        heads: of a reward model with a head for each group: the groups.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CardFacts:
     licence: str = ""
     model_class: str = "AutoModelForCausalLM"
     adapter: bool = False
+    heads: Sequence[str] = ()
 
 
 def model_card(facts: CardFacts) -> str:
@@ -107,14 +109,20 @@ def _loading(facts: CardFacts) -> str:
     note = "\n\nThis folder holds a LoRA adapter: the package `peft` must be installed." if facts.adapter else ""
     if _kind(facts) == "reward":
         note += (
-            "\n\nThe score is the model's one logit, read at the last token of prompt and response, plus the constant "
-            "`bias` of `reward.json` (which changes no comparison). In Accordant: `reward=learned reward.path=...`."
+            f"\n\nThe score is the model's {_logit(facts)}, read at the last token of prompt and response, plus the "
+            "constant `bias` of `reward.json` (which changes no comparison). In Accordant: `reward=learned reward.path=...`."
         )
     return "## How to load it\n\n```python\n" + "\n".join(lines) + "\n```" + note
 
 
 def _labels(facts: CardFacts) -> str:
-    return ", num_labels=1" if facts.adapter and _kind(facts) == "reward" else ""
+    return f", num_labels={max(1, len(facts.heads))}" if facts.adapter and _kind(facts) == "reward" else ""
+
+
+def _logit(facts: CardFacts) -> str:
+    if not facts.heads:
+        return "one logit"
+    return f"logit for the group whose judgement is asked ({', '.join(map(_md, facts.heads))})"
 
 
 def _licence(licence: str) -> str:

@@ -28,6 +28,7 @@ class Models(nn.Module):
         super().__init__()
         self.roles = nn.ModuleDict({str(k): v for k, v in roles.items()})
         self.trains = trains
+        self.scaled: set[Role] = set()  # scorers whose differences are log-odds no more
         self.adapter_reference = "reference" not in roles and "policy" in roles and is_peft(roles["policy"])
         for role, model in roles.items():
             _disable_dropout(model)
@@ -99,7 +100,11 @@ class Models(nn.Module):
         set_bias(model, bias_of(model) - means)
         if unit_variance:
             scale_head(model, 1.0 / deviations)
-        told = ", ".join(f"{m:.3g}" + (f" and deviation {d:.3g}" if unit_variance else "") for m, d in moments.tolist())
+            self.scaled.add(role)
+        told = ", ".join(
+            f"{m:.3g}" + (f" and deviation {d:.3g}" if unit_variance else "") + (f" ({head})" if head else "")
+            for head, (m, d) in zip(heads, moments.tolist(), strict=True)
+        )
         return f"Scores of {len(rows)} rows had mean {told}; now 0{' and 1' if unit_variance else ''}."
 
     def _context(self, role: Role, model: nn.Module) -> AbstractContextManager[Any]:

@@ -70,6 +70,7 @@ def fit(run: Run) -> dict[str, Any]:
         trainer.fit(module, val_dataloaders=validation, ckpt_path=resume, weights_only=True)
         if run.schedule.total_steps % eval_interval(run) and not closed:
             trainer.validate(module, validation, verbose=False)
+        run.models.to(trainer.strategy.root_device)  # Lightning has left them on the CPU; finish scores with them
         summary = finish(run) if trainer.is_global_zero else {}
         status = "finished"
     except BaseException as error:

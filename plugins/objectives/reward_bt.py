@@ -109,10 +109,11 @@ def score_metrics(scores: Any, batch: Batch, pairs: Any) -> tuple[dict[str, Any]
 
 
 def set_zero(zero: str, most: int, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:
-    """Shift scores so that known answers score 0 on average (Stiennon et al. 2020, 3.4; Huang et al. 2024, detail 5).
+    """Shift scores so that known answers score 0 on average.
 
-    demonstrations: the best response of each of the first `most` rows scores 0 on average.
-    samples: answers that the policy samples to the rows' prompts have mean 0 and standard deviation 1.
+    demonstrations: the best response of each of the first `most` rows scores 0 on average (Stiennon et al. 2020, 3.4).
+    samples: answers that the policy samples to the rows' prompts have mean 0 and standard deviation 1 (Ziegler et al.
+        2019, section 2).
     A group's head is shifted by the rows of its own group.
     """
     if zero == "none":

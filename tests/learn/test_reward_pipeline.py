@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from core.build import build_models, prepare
 from core.compose import compose
 from core.console import Console
 from core.crosscheck import check_composed
-from core.errors import ConfigError, ModelError
+from core.errors import ConfigError, ModelError, PluginError
 from core.export import export
+from core.models import Models
 from core.reward import Sample
 from core.reward_model import RewardModel
 from core.runfolder import RunFolder, read_jsonl
 from core.train import train
+from plugins.objectives.reward_bt import RewardBT
 from tests.support import tiny_model, tiny_tokenizer
 
 GOOD = 20
@@ -102,6 +105,26 @@ def test_a_policy_that_samples_for_a_reward_model_writes_in_its_tokens(place: Pa
         build_models(prepare(config(place, *asked, f"model.policy={tmp_path}/other"), Console()))
 
 
+def test_after_the_last_step(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are back on the trainer's device before they score, and a reward that fails beside them costs no model."""
+    seen: list[Any] = []
+    moved, zeroed = Models.to, RewardBT.finish
+
+    def fails(*_: Any) -> None:
+        raise PluginError("the endpoint does not answer")
+
+    monkeypatch.setattr(Models, "to", lambda self, device: seen.append(device) or moved(self, device))
+    monkeypatch.setattr(RewardBT, "finish", lambda self, *given: seen.append("finish") or zeroed(self, *given))
+    monkeypatch.setattr("core.finish.score_table", fails)
+    with pytest.raises(PluginError, match="does not answer"):
+        run(tmp_path / "rm", config(place, "objective=reward_bt", "reward=none", "trainer.max_steps=1"))
+    assert seen == [torch.device("cpu"), "finish"]
+    facts = json.loads((tmp_path / "rm" / "reward" / "reward.json").read_text())
+    report = json.loads((tmp_path / "rm" / "report.json").read_text())
+    assert facts["bias"][0] != 0
+    assert report["preferences"] is None
+
+
 def test_a_reward_model_is_trained_and_a_policy_learns_from_it(place: Path, tmp_path: Path) -> None:
     rm = ["objective=reward_bt", "objective.ties=davidson", "objective.zero=samples", "reward=none", "trainer.max_epochs=3"]
     made = run(tmp_path / "rm", config(place, *rm))
@@ -110,6 +133,8 @@ def test_a_reward_model_is_trained_and_a_policy_learns_from_it(place: Path, tmp_
     assert sorted(p.name for p in path.iterdir()) >= ["README.md", "config.json", "model.safetensors", "reward.json"]
     facts = json.loads((path / "reward.json").read_text())
     assert (facts["template"], facts["response_prefix"]) == ("auto", " ")
+    found = json.loads((tmp_path / "rm" / "preferences.json").read_text())["sources"]["reward model"]
+    assert (found["unit"], found["calibration"]) == ("", None)  # scaled to the samples, so no log-odds
     reward = RewardModel(str(path), device="cpu")
     good, bad = reward.score([Sample("w41 w42", a, row_id="1") for a in ("w1 w2 w3 w4", "w21 w22 w23 w24")])
     assert good > bad + 2

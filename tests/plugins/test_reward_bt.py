@@ -271,6 +271,14 @@ def test_demonstrations_score_zero():
     assert said.startswith(f"Scores of 8 rows had mean {mean:.3g}")
 
 
+def test_the_sentence_on_zeros_names_the_groups():
+    torch.manual_seed(2)
+    models = Models({"reward": with_new_head(tiny_model(), "float32", ("a", "b"))}, trains=frozenset({"reward"}))
+    rows = [dataclasses.replace(r, columns={"group": "ab"[k % 2]}) for k, r in enumerate(random_rows(8, 3))]
+    scores = [[float(k % 2)] for k in range(8)]
+    assert models.standardise("reward", rows, scores) == "Scores of 8 rows had mean 0 (a), 1 (b); now 0."
+
+
 def test_samples_have_mean_zero_and_deviation_one():
     torch.manual_seed(2)
     models = Models({"reward": with_new_head(tiny_model(), "float32", ())}, trains=frozenset({"reward"}))

@@ -54,3 +54,11 @@ def test_hostile_names_and_secrets(monkeypatch):
     assert "# a\\|b\\<script\\> # x\n" in card
     assert "canary" not in card
     assert "u:p@" not in card
+
+
+def test_a_reward_model_with_a_head_for_each_group():
+    facts = {"name": "a", "objective": "reward_bt", "model_class": "AutoModelForSequenceClassification"}
+    assert "the model's one logit, read" in model_card(CardFacts(**facts))
+    card = model_card(CardFacts(**facts, heads=("old", "new"), adapter=True))
+    assert "the model's logit for the group whose judgement is asked (old, new), read" in card
+    assert 'AutoPeftModelForSequenceClassification.from_pretrained("path/to/this/folder", num_labels=2)' in card

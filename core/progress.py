@@ -18,8 +18,8 @@ from core.report.facts import duration
 _SHOWN = (
     (("loss",), "loss"),
     (("reward", "objective/scores"), "reward"),
-    (("rewards/margins",), "margin"),
-    (("rewards/accuracies",), "accuracy"),
+    (("rewards/margins", "margin"), "margin"),
+    (("rewards/accuracies", "accuracy"), "accuracy"),
     (("objective/kl", "kl"), "kl"),
     (("completions/mean_length",), "length"),
     (("speed/tokens_per_second", "tokens_per_second"), "tokens/s"),

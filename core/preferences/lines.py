@@ -18,7 +18,12 @@ def preference_lines(report: Mapping[str, Any]) -> list[str]:
     used = [k for k in range(len(head)) if k == 0 or any(row[k] for row in rows[1:])]
     widths = {k: max(len(row[k]) for row in rows) for k in used}
     table = ["  ".join(row[k].ljust(widths[k]) for k in used).rstrip() for row in rows]
-    return [*(table if len(used) > 1 else []), *textwrap.wrap(report["verdict"]["text"], _WIDTH)]
+    return [*(table if len(used) > 1 else []), *_wrapped(report["verdict"]["text"])]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines in which a number and its % stay together."""
+    return [line.replace("\u00a0", " ") for line in textwrap.wrap(text.replace(" %", "\u00a0%"), _WIDTH)]
 
 
 def _row(name: str, source: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 Better = Literal["up", "down", ""]
 
-LENGTH, ACCURACY = "completions/mean_length", "rewards/accuracies"
+LENGTH = "completions/mean_length"
+_ACCURACY = ("rewards/accuracies", "accuracy")
 _KL = ("objective/kl", "kl")
+_NO_POLICY = ("loss", *_ACCURACY)  # measured without an answer of the policy
 _REWARD_FALLBACKS = ("reward", "objective/scores")
 _MINUS = "−"
 
@@ -69,7 +71,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
         if _number(after, key) is not None:
             _add(found, before, after, Change(key, "KL from the reference", None, 0.0, "nats"))
             break
-    _add(found, before, after, Change(ACCURACY, "preference accuracy", None, 0.0, better="up"))
+    for key in _ACCURACY:
+        _add(found, before, after, Change(key, "preference accuracy", None, 0.0, better="up"))
     _add(found, before, after, Change("loss", "validation loss", None, 0.0, better="down"))
     return found
 
@@ -83,14 +86,14 @@ def reward_keys(metrics: Mapping[str, Any]) -> list[str]:
 
 def generated(found: Sequence[Change]) -> bool:
     """True where a policy's answers were measured: there is a reward of them, or a length."""
-    return any(change.key not in ("loss", ACCURACY) for change in found)
+    return any(change.key not in _NO_POLICY for change in found)
 
 
 def headline(found: Sequence[Change], title: str) -> str:
     """One sentence: "DPO with reward length: the length reward rose from 0.21 to 0.46, answers grew from ..."."""
-    clauses = [_clause(change) for change in found if change.key not in ("loss", ACCURACY)][:3]
+    clauses = [_clause(change) for change in found if change.key not in _NO_POLICY][:3]
     if len(clauses) < 2:
-        clauses += [_clause(change) for change in found if change.key in ("loss", ACCURACY)][: 2 - len(clauses)]
+        clauses += [_clause(change) for change in found if change.key in _NO_POLICY][: 2 - len(clauses)]
     return f"{title}: {', '.join(clauses)}." if clauses else f"{title}."
 
 

@@ -18,7 +18,7 @@ _TRAITS = {
     "flattery": "more flattery",
 }
 _NOTICEABLE = 0.02  # a surplus over the annotators that is surely smaller is not worth a sentence
-_ENOUGH_PAIRS = 20  # of which one answer has more of a trait
+_ENOUGH_PAIRS = 20  # with more of a trait in one answer; of a group, to be the best or the worst served
 
 
 def section(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -101,17 +101,20 @@ def _by_column(report: Mapping[str, Any], column: str) -> Picture | None:
     if not main[column]:
         return None
     title = "By group of annotators" if column == "group" else "By annotator"
-    return _compared(report, title, lambda s: (s[column] or {"parts": []})["parts"], _gap_text(main[column]["gap"]))
+    return _compared(report, title, lambda s: (s[column] or {"parts": []})["parts"], _gap_text(main[column]))
 
 
-def _gap_text(gap: Mapping[str, Any] | None) -> str:
+def _gap_text(found: Mapping[str, Any]) -> str:
+    gap = found["gap"]
     if not gap or gap["value"] is None:
         return ""
     interval = "" if gap["low"] is None else f" [{points(gap['low'])}, {points(gap['high'])}]"
     chance = "" if gap["chance"] is None else f"; chance alone gives up to {points(gap['chance'])}"
     if gap["chance"] is not None and gap["value"] <= gap["chance"]:
         chance += ", so it says nothing"
-    return f"From {gap['best']} to {gap['worst']}: {points(gap['value'])} points{interval}{chance}."
+    few = any(part["pairs"] < _ENOUGH_PAIRS for part in found["parts"])
+    among = f", of those with {_ENOUGH_PAIRS} pairs or more" if few else ""
+    return f"From {gap['best']} to {gap['worst']}{among}: {points(gap['value'])} points{interval}{chance}."
 
 
 def _compared(report: Mapping[str, Any], title: str, parts_of: Any, note: str) -> Picture | None:

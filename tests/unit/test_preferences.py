@@ -425,3 +425,12 @@ def test_odd_inputs_give_a_sane_report(name):
             value = source[key]
             assert value["value"] is None or 0 <= value["value"] <= 1
             assert value["low"] is None or value["low"] <= value["high"]
+
+
+def test_a_number_and_its_percent_sign_stay_on_one_line():
+    rows = [pair(str(k)) for k in range(40)]
+    told = preference_lines(
+        report(rows, rm=[[2, 1]] * 40) | {"verdict": {"kind": "alone", "text": "99.5 % [98.0, 99.9] " * 30}}
+    )
+    assert len(told) > 5
+    assert not any(line.lstrip().startswith("%") or "\u00a0" in line for line in told)

@@ -9,6 +9,7 @@ from made_run import CONFIG, PLUGINS, make_run, sample
 
 from core.errors import ConfigError
 from core.report import build_report, changes, headline, show
+from core.report.changes import generated
 from core.report.charts import chart_groups, group_of, nice_ticks, smooth
 from core.report.facts import log_ratios, read_series, thin
 from core.runfolder import RunFolder
@@ -290,6 +291,9 @@ def test_headlines():
     assert text == "DPO: answers shrank from 10 to 5 tokens, KL from the reference 2 nats."
     assert headline(changes({"loss": 2.0}, {"loss": 2.0}), "SFT") == "SFT: validation loss stayed at 2."
     assert headline(changes({}, {"loss": 1.5}), "SFT") == "SFT: validation loss 1.5."
+    trained = changes({"accuracy": 0.5, "loss": 0.7}, {"accuracy": 0.75, "loss": 0.5})
+    assert headline(trained, "RM") == "RM: preference accuracy rose from 0.5 to 0.75, validation loss fell from 0.7 to 0.5."
+    assert not generated(trained)
     composed = changes({}, {"reward": 3.0, "rewards/gold/mean": 0.5, "rewards/length/mean": 3.0})
     assert [c.label for c in composed] == ["length reward", "gold reward"]
     assert [c.label for c in changes({}, {"reward": 3.0})] == ["reward"]

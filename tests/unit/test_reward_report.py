@@ -146,3 +146,17 @@ def test_what_it_likes_more_than_the_annotators_is_said_in_a_sentence(tmp_path):
     found = made(rows, rm=[[float(len(r.text)) for r in one.responses] for one in rows])
     page, _ = report(folder(tmp_path / "a", found))
     assert "Held against the annotators, rm prefers the answer with more words 50.0 points more often." in page.text
+
+
+def test_whom_the_gap_leaves_out_is_said(tmp_path):
+    """Three rows of one group are too few to be the worst served, though the picture shows them so."""
+    parts = (("north", 36, 40), ("south", 24, 40))
+
+    def page(name, groups):
+        rows = [row(f"{g}{k}", "a b", "a", columns={"group": g}) for g, _, of in groups for k in range(of)]
+        return report(
+            folder(tmp_path / name, made(rows, rm=[[float(k < r), 0.5] for _, r, of in groups for k in range(of)]))
+        )
+
+    assert "From north to south: 30.0 points" in page("a", parts)[0].text
+    assert "From north to south, of those with 20 pairs or more: 30.0 points" in page("b", (*parts, ("few", 0, 3)))[0].text

@@ -49,8 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_error(error: UserError) -> None:
-    """Message and hint on stderr, in red where a person looks."""
-    text = f"Error: {error}"
+    """Message and hint on stderr, in red where a person looks; what looks like a key is masked."""
+    from core.redact import Redactor
+
+    text = Redactor.of().text(f"Error: {error}")  # messages repeat what was given, and logs of jobs are read by others
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr)
 

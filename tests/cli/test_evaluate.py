@@ -570,6 +570,14 @@ def test_what_is_refused_is_refused_at_once(go, capsys, overrides, words):
     assert Path("runs").exists() == started
 
 
+def test_a_key_in_the_wrong_place_is_not_repeated(here, capsys):
+    key = "sk-0123456789abcdefghij"
+    assert evaluate.main(["reward=length", f"reward.unit={key}", "data=jsonl", "data.path=a.jsonl"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Error: reward.unit is '<redacted>'")
+    assert key not in error
+
+
 @pytest.mark.parametrize(
     ("record", "overrides", "words"),
     [

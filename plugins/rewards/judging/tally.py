@@ -68,7 +68,7 @@ class Tally:
         if self.position_bias is not None:
             lines.append(
                 f"position bias {self.position_bias:.0%}: of {self.pairs} comparisons {self.to_first} went to the first "
-                f"place and {self.to_second} to the second in both orders; {self.wavering} more disagreed. All are ties."
+                f"place and {self.to_second} to the second in both orders; {self.wavering} more disagreed. These are ties."
             )
         return lines
 

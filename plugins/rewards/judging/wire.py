@@ -158,7 +158,7 @@ def _first_lines(text: str) -> str:
 
 def _hint(status: int) -> str:
     if status in (401, 403):
-        return "Name the environment variable that holds the key: reward.api_key_env=... ."
+        return "The server wants a key, or another one: reward.api_key_env=... names the environment variable that holds it."
     if status == 404:
         return "Check reward.base_url (the part before /chat/completions, often ending with /v1) and reward.model."
     if 300 <= status < 400:

@@ -234,19 +234,16 @@ def microbatches(rows: Sequence[Row], budget: int, layout: str) -> list[list[int
     """
     order = sorted(range(len(rows)), key=lambda i: (rows[i].num_tokens, i))
     parts: list[list[int]] = []
+    tokens = longest = count = 0
     for i in order:
-        if not parts or _cost([rows[k] for k in parts[-1]] + [rows[i]], layout) > budget:
+        lengths = [len(rows[i].prompt) + len(r.tokens) for r in rows[i].responses]
+        own = rows[i].num_tokens if layout == "shared" else sum(lengths)
+        tokens, longest, count = tokens + own, max(longest, *lengths, 0), count + len(lengths)
+        if not parts or (longest * count if layout == "padded" else tokens) > budget:
             parts.append([])
+            tokens, longest, count = own, max(lengths, default=0), len(lengths)
         parts[-1].append(i)
     return parts
-
-
-def _cost(rows: Sequence[Row], layout: str) -> int:
-    """Tokens that the model computes for these rows."""
-    if layout == "shared":
-        return sum(row.num_tokens for row in rows)
-    lengths = [len(row.prompt) + len(r.tokens) for row in rows for r in row.responses]
-    return sum(lengths) if layout == "packed" else max(lengths, default=0) * len(lengths)
 
 
 def _attach(rows: Sequence[Row], field: str, values: torch.Tensor) -> list[Row]:

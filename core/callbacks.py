@@ -89,7 +89,12 @@ class Signals(L.Callback):
 
     def poll(self) -> None:
         """Raise if a signal has come; between chunks of a collection. Several processes leave together, at a border."""
-        if self.received is not None and self._alone:
+        if self._alone:
+            self.leave()
+
+    def leave(self) -> None:
+        """Raise if a signal has come; where no other process waits for this one."""
+        if self.received is not None:
             raise Interrupted(self.received)
 
     def at_border(self, trainer: L.Trainer) -> None:

@@ -117,9 +117,22 @@ class ModelContext(CollectContext):
         finally:
             self._poll, self.collecting = None, False
 
-    def _tell(self, what: str, done: int, total: int) -> None:
+    @contextmanager
+    def interruptible(self, poll: Callable[[], None]) -> Iterator[None]:
+        """Within, `poll` is called between chunks of any work, and may raise."""
+        self._poll = poll
+        try:
+            yield
+        finally:
+            self._poll = None
+
+    def poll(self) -> None:
+        """A place to leave, where somebody waits for one."""
         if self._poll is not None:
             self._poll()
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        self.poll()
         if self._progress is not None:
             self._progress(what, done, total)
 

@@ -53,7 +53,10 @@ def judge(run: Run, role: Role) -> list[str]:
     if not run.data.validation:
         log.warning("There are no validation rows: the reward model is judged on the rows it was trained on.")
     others = [*run.rewards, *baselines(rows, [r.name for r in run.rewards], run.config["plugins"]["prefer"])]
-    scores: dict[str, Any] = {TRAINED: run.context.scores(role, rows), **dict(score_table(others, rows))}
+    scores: dict[str, Any] = {
+        TRAINED: run.context.scores(role, rows),
+        **dict(score_table(others, rows, lambda _: run.context.poll())),
+    }
     own = "" if role in run.models.scaled else "log-odds"
     units = {TRAINED: own, **{r.name: r.source.unit for r in others}}
     report = preference_report(rows, scores, main=TRAINED, units=units, seed=int(run.config["seed"]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from core.build import Run, build
-from core.callbacks import Advice, Borders, Checkpoints, Position, Record, RewardMemory, Signals
+from core.callbacks import Advice, Borders, Checkpoints, Interrupted, Position, Record, RewardMemory, Signals
 from core.checkpoint import AtomicCheckpointIO, newest_good
 from core.errors import ConfigError, TrainingError, nearest
 from core.evaluation import Evaluation, Evaluator
@@ -71,7 +72,7 @@ def fit(run: Run) -> dict[str, Any]:
         if run.schedule.total_steps % eval_interval(run) and not closed:
             trainer.validate(module, validation, verbose=False)
         run.models.to(trainer.strategy.root_device)  # Lightning has left them on the CPU; finish scores with them
-        summary = finish(run) if trainer.is_global_zero else {}
+        summary = _finished(run, signals) if trainer.is_global_zero else {}
         status = "finished"
     except BaseException as error:
         status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -88,6 +89,16 @@ def fit(run: Run) -> dict[str, Any]:
             if trainer.is_global_zero:
                 build_report(run.folder.path)
     return summary
+
+
+def _finished(run: Run, signals: Signals) -> dict[str, Any]:
+    """`finish`, which a signal can end too: the last checkpoint stands, so a resume does it anew."""
+    try:
+        with run.context.interruptible(signals.leave):
+            return finish(run)
+    except Interrupted as stop:
+        log.info("%s: stopped after the last step. resume=auto does the rest.", signal.Signals(stop.signum).name)
+        raise
 
 
 def out_of_memory(error: BaseException) -> TrainingError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,26 @@ def test_after_the_last_step(place: Path, tmp_path: Path, monkeypatch: pytest.Mo
     report = json.loads((tmp_path / "rm" / "report.json").read_text())
     assert facts["bias"][0] != 0
     assert report["preferences"] is None
+
+
+def test_a_signal_after_the_last_step_is_heard(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros, the report and rewards beside it can take long; a resume does them anew."""
+    given, zeroed = config(place, "objective=reward_bt", "reward=none", "trainer.max_steps=2"), RewardBT.finish
+
+    def signalled(self: RewardBT, *rest: Any) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return zeroed(self, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RewardBT, "finish", signalled)
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path / "rm", given)
+    assert stopped.value.code == 143
+    assert json.loads((tmp_path / "rm" / "run.json").read_text())["status"] == "stopped"
+    assert not (tmp_path / "rm" / "reward").exists()
+    with RunFolder.reopen(tmp_path / "rm", given) as folder:
+        made = train(given, folder)
+    assert json.loads((Path(made["reward"]) / "reward.json").read_text())["bias"] != [0.0]
 
 
 def test_a_reward_model_is_trained_and_a_policy_learns_from_it(place: Path, tmp_path: Path) -> None:

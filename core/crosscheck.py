@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,7 +211,9 @@ def _defaults(shape: Shape) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+@functools.cache
+def _yaml(path: Path) -> Mapping[str, Any]:
+    """One of our own files, read once: a sweep checks many configs."""
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 

@@ -7,6 +7,7 @@ its policy (a CSP meta tag) allows only the style and the script that are writte
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, select_autoescape
+from jinja2 import Environment, Template, select_autoescape
 from markupsafe import Markup
 
 from core.atomic import write_atomic
@@ -48,11 +49,7 @@ def build_report(folder: str | os.PathLike[str]) -> tuple[Path, Path]:
 def render(facts: dict[str, Any]) -> str:
     """The page for facts as `read_facts` gives them."""
     style, script = _asset("report.css"), _asset("report.js")
-    environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
-    environment.lstrip_blocks = True
-    environment.filters.update(show=show, visible=visible, label=_label, unbroken=_unbroken)
-    template = environment.from_string(_asset("report.html.jinja"))
-    return template.render(
+    return _template().render(
         facts,
         reward=section(facts["preferences"]),
         groups=chart_groups(facts["series"], facts["likelihood"]),
@@ -65,6 +62,15 @@ def render(facts: dict[str, Any]) -> str:
         script=Markup(script),
         score_names=_score_names(facts["samples"]),
     )
+
+
+@functools.cache
+def _template() -> Template:
+    """Compiled once: that takes longer than a page."""
+    environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
+    environment.lstrip_blocks = True
+    environment.filters.update(show=show, visible=visible, label=_label, unbroken=_unbroken)
+    return environment.from_string(_asset("report.html.jinja"))
 
 
 def _score_names(samples: list[dict[str, Any]]) -> list[str]:

@@ -53,6 +53,7 @@ def here(monkeypatch, tmp_path):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(sys, "argv", ["evaluate"])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # no power fails here, and each takes milliseconds
     handlers = list(LOGGER.handlers)
     yield tmp_path
     LOGGER.handlers[:] = handlers  # those of this test speak to a stream that is closed when it ends

@@ -12,7 +12,7 @@ import torch
 
 from core.checkpoint import checkpoints_in
 from tests.invariance.pair import calm, main
-from tests.trials import assert_same, built, files_of, finished, fitted, metrics_of
+from tests.trials import assert_same, built, files_of, finished, fitted, last_checkpoint, metrics_of
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.faults.child", "tests.invariance.pair"])
@@ -40,7 +40,13 @@ def weights(path: Path, rank: int) -> list[torch.Tensor]:
     return torch.load(path.parent / f"rank{rank}.pt", weights_only=True)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo_cached", "dpo_sampled"])
+def memory(path: Path) -> dict[str, Any]:
+    """What the reward of a run has gathered by the last checkpoint; {} of one that remembers nothing."""
+    kept = last_checkpoint(path)["callbacks"].get("RewardMemory", {})
+    return kept["sum"]["statistics"] if kept else {}
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo_cached", "sampled_remembering"])
 def test_two_processes_equal_one(tmp_path: Path, kind: str) -> None:
     """The same rows in the same steps, the mean over all of them. Left is the order of additions."""
     path = tmp_path / "two" / "run"
@@ -57,11 +63,13 @@ def test_two_processes_equal_one(tmp_path: Path, kind: str) -> None:
             if name == "rewards/accuracies" and a["step"] == 1:
                 continue  # policy and reference are still equal: which is larger is rounding
             assert b[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-3, abs=1e-4)), name
+    assert memory(path) == pytest.approx(memory(one.path), rel=1e-9)
+    assert memory(path).get("count", 0) == (3 * 9 * 3 if kind == "sampled_remembering" else 0)  # epochs, prompts, answers
     assert finished(path)["status"] == "finished"
     assert files_of(path, "rollouts").keys() == files_of(one.path, "rollouts").keys()
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo_sampled"])
+@pytest.mark.parametrize("kind", ["sft", "sampled_remembering"])
 def test_two_processes_resume_bit_for_bit(tmp_path: Path, kind: str) -> None:
     """The signal comes to one of them; both leave at the same border."""
     whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
@@ -71,5 +79,6 @@ def test_two_processes_resume_bit_for_bit(tmp_path: Path, kind: str) -> None:
     assert pair(cut, kind, resume=True) == [0, 0]
     for rank in (0, 1):
         assert_same(weights(whole, rank), weights(cut, rank))
+    assert memory(whole) == memory(cut)
     assert metrics_of(whole) == metrics_of(cut)
     assert files_of(whole, "samples") == files_of(cut, "samples")

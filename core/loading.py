@@ -47,14 +47,25 @@ def from_pretrained(factory: Any, path: str, **options: Any) -> Any:
     if not local and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise ModelError(f"{path}: no such folder.", "Give a folder that exists, or a hub id such as org/name.")
     path = os.path.expanduser(path)
+    _refuse_run_folder(Path(path))
     _no_bars()
     try:
         return factory.from_pretrained(path, local_files_only=local, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         where = "folder" if local else "hub id"
-        raise ModelError(
-            f"{path}: this {where} cannot be loaded: {error}", "Check the path, the revision and the network."
-        ) from error
+        hint = (
+            "Check what is in it." if local else "If a folder is meant, there is none; else check id, revision and network."
+        )
+        raise ModelError(f"{path}: this {where} cannot be loaded: {error}", hint) from error
+
+
+def _refuse_run_folder(folder: Path) -> None:
+    """The most frequent slip: a run, where the model that it made is meant."""
+    if not (folder / "run.json").is_file() or (folder / "config.json").is_file():
+        return
+    made = [str(folder / role) for role in ("policy", "reward", "value") if (folder / role).is_dir()]
+    hint = f"Give the model in it: {' or '.join(made)}." if made else "It has made no model; resume it, or take another run."
+    raise ModelError(f"{folder} is a run folder and not a model.", hint)
 
 
 def _no_bars() -> None:

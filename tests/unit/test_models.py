@@ -90,6 +90,15 @@ def test_a_folder_without_a_model_is_an_error_of_the_user(tmp_path):
         load_causal_lm(str(tmp_path))
 
 
+def test_a_run_folder_is_not_its_model(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"is a run folder and not a model\.(.|\n)*It has made no model"):
+        load_tokenizer(str(tmp_path))
+    (tmp_path / "reward").mkdir()
+    with pytest.raises(ModelError, match=r"Give the model in it: .*/reward\."):
+        load_tokenizer(str(tmp_path))
+
+
 def test_a_tokenizer_without_padding_borrows_a_token(tmp_path):
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None

@@ -57,8 +57,7 @@ def judge(run: Run, role: Role) -> list[str]:
         TRAINED: run.context.scores(role, rows),
         **dict(score_table(others, rows, lambda _: run.context.poll())),
     }
-    own = "" if role in run.models.scaled else "log-odds"
-    units = {TRAINED: own, **{r.name: r.source.unit for r in others}}
+    units = {TRAINED: unit_of(run, role), **{r.name: r.source.unit for r in others}}
     report = preference_report(rows, scores, main=TRAINED, units=units, seed=int(run.config["seed"]))
     write_atomic(run.folder.path / PREFERENCES, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return preference_lines(report)
@@ -70,15 +69,15 @@ def _export(run: Run, role: Role, facts: CardFacts) -> Path:
     def write(folder: Path) -> None:
         if is_scorer(model):
             merge = run.spec.merge_lora is not False
-            export_scorer(model, run.tokenizer, folder, reward_facts(run), merge_lora=merge)
+            export_scorer(model, run.tokenizer, folder, reward_facts(run, role), merge_lora=merge)
         else:
             export(model, run.tokenizer, folder, merge_lora=bool(run.spec.merge_lora))
 
     return export_role(role, write, run.folder, facts)
 
 
-def reward_facts(run: Run) -> RewardFacts:
-    """How the texts were made that a reward model was trained on."""
+def reward_facts(run: Run, role: Role) -> RewardFacts:
+    """How the texts were made that a reward model was trained on, and what its scores are."""
     data = run.config["data"]
     return RewardFacts(
         template=data.get("template") or "auto",
@@ -86,7 +85,13 @@ def reward_facts(run: Run) -> RewardFacts:
         max_length=data.get("max_length"),
         max_prompt_length=data.get("max_prompt_length"),
         truncate_side=data.get("truncate_side") or "left",
+        unit=unit_of(run, role),
     )
+
+
+def unit_of(run: Run, role: Role) -> str:
+    """Of a trained scorer's scores; "" where scaling has taken the meaning of a difference away."""
+    return "" if role in run.models.scaled else "log-odds"
 
 
 def usual_prefix(rows: list[Row]) -> str:

@@ -37,6 +37,7 @@ class RewardFacts:
         max_length: tokens of prompt and response that the model was trained on at most; None = the tokenizer's limit.
         max_prompt_length: tokens of a prompt that it was trained on at most; None = no limit but max_length.
         truncate_side: where its prompts were cut, left or right.
+        unit: of its scores: log-odds, or "" where they were scaled after training.
     """
 
     bias: Sequence[float] = (0.0,)
@@ -46,6 +47,7 @@ class RewardFacts:
     max_length: int | None = None
     max_prompt_length: int | None = None
     truncate_side: str = "left"
+    unit: str = "log-odds"
 
     def __post_init__(self) -> None:
         numbers = isinstance(self.bias, (list, tuple)) and all(isinstance(b, (int, float)) for b in self.bias)
@@ -58,6 +60,7 @@ class RewardFacts:
             "max_length": (_is_length(self.max_length), "a whole number or null"),
             "max_prompt_length": (_is_length(self.max_prompt_length), "a whole number or null"),
             "truncate_side": (self.truncate_side in ("left", "right"), "left or right"),
+            "unit": (self.unit in ("log-odds", ""), "log-odds or nothing"),
         }
         for key, (right, what) in expected.items():
             if not right:

@@ -84,6 +84,8 @@ class Learned(RewardSource):
             self._models = [RewardModel(p, **self._options) for p in self.paths]
             for model in self._models:
                 self._check_group(model)
+                if model.facts.unit != self.unit:
+                    self.unit = ""
         return self._models
 
     def _check_group(self, model: RewardModel) -> None:

@@ -154,7 +154,7 @@ def test_a_reward_model_is_trained_and_a_policy_learns_from_it(place: Path, tmp_
     path = Path(made["reward"])
     assert sorted(p.name for p in path.iterdir()) >= ["README.md", "config.json", "model.safetensors", "reward.json"]
     facts = json.loads((path / "reward.json").read_text())
-    assert (facts["template"], facts["response_prefix"]) == ("auto", " ")
+    assert (facts["template"], facts["response_prefix"], facts["unit"]) == ("auto", " ", "")
     found = json.loads((tmp_path / "rm" / "preferences.json").read_text())["sources"]["reward model"]
     assert (found["unit"], found["calibration"]) == ("", None)  # scaled to the samples, so no log-odds
     reward = RewardModel(str(path), device="cpu")

@@ -238,6 +238,15 @@ def test_the_limit_of_prompts_in_training_holds(tmp_path, side):
 SAMPLES = [Sample("Say hello.", a, row_id="1") for a in ("Hello!", "No.", "Blue is a colour.")]
 
 
+def test_scores_that_were_scaled_are_no_log_odds(tmp_path):
+    """The report on a reward asks the unit after scoring, and checks the calibration of log-odds alone."""
+    plain, scaled = saved(tmp_path / "a"), saved(tmp_path / "b", unit="")
+    for paths, unit in ((plain, "log-odds"), (scaled, ""), ([plain, scaled], "")):
+        reward = Learned(path=paths, device="cpu")
+        reward.score([Sample("Say hello.", "Hello!")])
+        assert reward.unit == unit
+
+
 def test_ensembles_by_hand(tmp_path):
     paths = [saved(tmp_path / str(seed), scorer(seed)) for seed in (1, 2, 3)]
     each = [Learned(p, device="cpu").score(SAMPLES) for p in paths]

@@ -267,6 +267,7 @@ def test_what_the_folder_says(folder):
         "max_length": None,
         "max_prompt_length": None,
         "truncate_side": "left",
+        "unit": "log-odds",
     }
     assert read_facts(str(folder)) == RewardFacts([0.75], [], "plain", " ")
 
@@ -331,6 +332,7 @@ def test_heads_of_groups_come_back(tmp_path):
         '{"bias": [0.0], "max_length": "long"}',
         '{"bias": [0.0], "max_prompt_length": 0}',
         '{"bias": [0.0], "truncate_side": "middle"}',
+        '{"bias": [0.0], "unit": "points"}',
     ],
 )
 def test_a_damaged_reward_json_says_so(folder, damage):

@@ -25,10 +25,11 @@ class Reward:
         self.name, self.source = name, source
 
     def check_columns(self, rows: Sequence[Row]) -> None:
-        """Before training: do the rows have what the source needs?"""
+        """Before training: do the rows have what the source needs? A column that is null is none."""
         needs = needs_of(self.source)
         for row in rows:
-            have = set(row.columns) | ({"references"} if row.references else set())
+            have = {name for name, value in row.columns.items() if value is not None}
+            have |= {"references"} if row.references else set()
             missing = sorted(needs - have)
             if missing:
                 raise PluginError(

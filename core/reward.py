@@ -70,7 +70,7 @@ class RewardSource(ABC):
 
     Declarations (class attributes; an instance may say more exactly):
         api_version: the plugin contract this class was written for (core.API_VERSION).
-        needs: columns that the data must have ("references" is one); checked before training starts.
+        needs: columns that every row must have, not null ("references" is one); checked before training starts.
         unit: what one point of score is, for reports ("tokens", "BLEU", "log-odds", "").
         composite: True for a class whose instances have parts: it is built while the config is checked, so that what is
             wrong with a part is said before torch is imported.

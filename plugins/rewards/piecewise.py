@@ -32,6 +32,8 @@ log = logging.getLogger("accordant")
 
 _ENOUGH = 8
 """Fewer log-odds may all be from 0 to 1 by chance."""
+_MANY = 64
+"""Fewer answers may all be to prompts without a tag."""
 
 _WORDS = {
     "rule": ("or", "and"),
@@ -122,6 +124,7 @@ class Piecewise(RewardSource):
         parts = scores_of(self.parts, samples)
         for label, part in parts.items():
             self._doubt_scale(label, part.scores)
+        self._doubt_tags(samples)
         scores: list[float | None] = []
         decided: dict[str, list[float]] = {label: [] for label in parts}
         for i, sample in enumerate(samples):
@@ -174,6 +177,19 @@ class Piecewise(RewardSource):
                 "reward=piecewise: all %d scores of %s are from 0 to 1, like probabilities, and are read as log-odds. "
                 "If they are probabilities: reward.%s_scale=probability (said once).",
                 *(len(known), label, label),
+            )
+
+    def _doubt_tags(self, samples: Sequence[Sample]) -> None:
+        """Say once that no prompt is tagged: "1" is not 1, and "Unsafe" is not "unsafe"."""
+        if self.column is None or self.column in self._doubted or len(samples) < _MANY:
+            return
+        seen = {repr(sample.columns.get(self.column)) for sample in samples}
+        if not any(map(self._tagged, samples)):
+            self._doubted.add(self.column)
+            log.warning(
+                "reward=piecewise: none of %d prompts has %s in the column %s, which holds %s. "
+                "If that is not what you meant: reward.unsafe_values (said once).",
+                *(len(samples), " or ".join(map(repr, self.values)), self.column, ", ".join(sorted(seen)[:5])),
             )
 
     def _put_out(self, score: float, scale: str) -> float:

@@ -277,3 +277,17 @@ def test_dpo_trains_on_it_and_logs_each_part(tmp_path):
     assert records[1]["rewards/test/unwhitened/mean"] != pytest.approx(records[1]["rewards/test/mean"])
     # One collection of 6 prompts with 3 answers each was taken in; the three evaluations were not.
     assert source.state_dict()["statistics"]["count"] == 18
+
+
+def test_tags_that_no_prompt_has_are_doubted_once(caplog):
+    def told(values, count):
+        caplog.clear()
+        source = Piecewise(**PARTS, unsafe_values=values)
+        for _ in range(2):
+            source.score([sample("7 -3", label=1) for _ in range(count)])
+        return caplog.messages
+
+    assert told([1], 64) == []
+    assert told(["1"], 63) == []
+    (said,) = told(["1"], 64)
+    assert "none of 64 prompts has '1' in the column safety_label, which holds 1." in said

@@ -350,6 +350,8 @@ def test_a_missing_column_is_found_before_training():
     reward.check_columns(full)
     with pytest.raises(PluginError, match="needs the column 'grade'; the row has: references"):
         reward.check_columns([full[0], dataclasses.replace(full[1], columns={})])
+    with pytest.raises(PluginError, match="needs the column 'grade'; the row has: references"):
+        reward.check_columns([full[0], dataclasses.replace(full[1], columns={"grade": None})])
 
 
 def test_progress_and_notes_are_told():

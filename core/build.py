@@ -31,7 +31,7 @@ from core.provenance import hardware
 from core.rows import Row
 from core.runfolder import RunFolder
 from core.scorer import distinct_pad, load_scorer
-from core.settings import Generation, ModelSpec, Optim
+from core.settings import Generation, ModelSpec, Optim, check_reward_start
 
 log = logging.getLogger("accordant")
 
@@ -92,6 +92,8 @@ def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
         )
     for line in data.report.lines():
         _say(line)
+    if objective.reads_ties and not any(any(row.ties or ()) for row in data.train):
+        _say("No pair is judged equal in these rows, and the objective counts on ties (of the sandbox: data.ties=true).")
     return Prepared(objective, rewards, reward, spec, start, tokenizer, data)
 
 
@@ -164,11 +166,7 @@ def _say(text: str) -> None:
 def start_path(spec: ModelSpec, objective: Objective) -> str:
     """The folder or hub id of what is trained; the pocket model is made, warmed up and cached on first use."""
     trains_reward = "reward" in objective.trains
-    if spec.reward is not None and not trains_reward:
-        raise ConfigError(
-            f"model.reward={spec.reward}, but this objective trains no reward model.",
-            "To score answers with one, compose reward=learned reward.path=...; to train one, objective=reward_bt.",
-        )
+    check_reward_start(spec.reward, objective.trains)
     path = spec.reward if trains_reward and spec.reward is not None else spec.policy
     if path is not None:
         return path

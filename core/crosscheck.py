@@ -18,7 +18,7 @@ from core.data.config import DataConfig
 from core.errors import ConfigError, PluginError, nearest
 from core.logger_options import check_loggers
 from core.options import reward_options
-from core.settings import Evaluate, Generation, ModelSpec, Optim
+from core.settings import Evaluate, Generation, ModelSpec, Optim, check_reward_start
 from core.trainer_options import check_options
 
 
@@ -281,6 +281,7 @@ def _check_fit(config: Mapping[str, Any], prefer: Mapping[str, str]) -> None:
             f"data.keep_ties=true, but objective={name} with these options learns nothing from ties.",
             "Leave it out. objective=reward_bt objective.ties=davidson trains ties, and reads them by itself.",
         )
+    check_reward_start(config["model"].get("reward"), objective.trains)
     _check_rewards(reward_options(config), prefer)
 
 

@@ -116,14 +116,16 @@ class RowPairs:
         return torch.zeros_like(self.counts).index_add(0, self.row, keep.to(self.counts.dtype))
 
 
-def bradley_terry_loss(difference: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """(P,) -(1 - eps) log sigmoid(d) - eps log sigmoid(-d), with d = r(y+) - r(y-).
+def bradley_terry_loss(difference: Tensor, label_smoothing: float = 0.0, margin: Tensor | float = 0.0) -> Tensor:
+    """(P,) -(1 - eps) log sigmoid(d - m) - eps log sigmoid(-d - m), with d = r(y+) - r(y-).
 
-    Args: difference: (P,) of the scores of the better and the worse response, less the margin where there is one.
+    Args: difference: (P,) of the scores of the better and the worse response. margin: (P,) by how much it should be more.
     Source: Bradley & Terry 1952; as a loss of reward models Stiennon et al. 2020, section 3.4. The margin: Touvron et al.
-    2023 (Llama 2), eq. 2. eps takes that share of the labels for flipped. Differs from the papers: nothing.
+    2023 (Llama 2), eq. 2. eps takes that share of the labels for flipped: the other response is better, by the same margin.
+    Differs from the papers: nothing.
     """
-    return -(1.0 - label_smoothing) * nnf.logsigmoid(difference) - label_smoothing * nnf.logsigmoid(-difference)
+    loss = -(1.0 - label_smoothing) * nnf.logsigmoid(difference - margin)
+    return loss if label_smoothing == 0 else loss - label_smoothing * nnf.logsigmoid(-difference - margin)
 
 
 def rao_kupper_loss(difference: Tensor, tied: Tensor, tie_share: float) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from core.atomic import write_atomic
 from core.batch import Batch, Layout, build_batch, count_of
 from core.collect import ModelContext, microbatches
-from core.errors import CheckpointError, CollectionError, ConfigError
+from core.errors import CheckpointError, CollectionError, ConfigError, UserError
 from core.failpoints import failpoint
 from core.objective import Objective
 from core.processes import from_all_processes
@@ -160,10 +160,18 @@ class Cut:
     mean_over: Any
 
 
-def gather(made: list[Row], ids: Sequence[str]) -> list[Row]:
-    """What all processes made of the rows `ids`, each of its share; of a single process, its own."""
+def gather(made: list[Row] | UserError, ids: Sequence[str]) -> list[Row]:
+    """What all processes made of the rows `ids`, each of its share; of a single process, its own.
+
+    Raises:
+        UserError: the first one that a process came with; all raise it, so that none waits for another.
+    """
     parts = from_all_processes(made)
-    return made if len(parts) == 1 else interleaved(parts, ids)
+    for part in parts:
+        if isinstance(part, UserError):
+            raise part
+    shares = [part for part in parts if not isinstance(part, UserError)]
+    return shares[0] if len(shares) == 1 else interleaved(shares, ids)
 
 
 def interleaved(parts: Sequence[Sequence[Row]], ids: Sequence[str]) -> list[Row]:
@@ -250,8 +258,7 @@ class StepLoader:
         shard = self._shard()
         # What is collected once is collected again after a resume: what a reward remembers of it would count twice.
         with self.context.collection(self._poll, anew=self.objective.collects == "once"):
-            mine = list(self.objective.collect(rows[shard.rank :: shard.world], self.context))
-        made = gather(mine, [row.id for row in rows])
+            made = gather(self._share(rows[shard.rank :: shard.world], shard), [row.id for row in rows])
         self.collections += 1
         if not made:
             raise CollectionError(
@@ -263,6 +270,15 @@ class StepLoader:
             write_atomic(self._rollout_file(epoch), lines + json.dumps({"rows": len(made)}) + "\n")
         failpoint("collect.after")
         return made
+
+    def _share(self, rows: Sequence[Row], shard: Shard) -> list[Row] | UserError:
+        """This process's part of a collection; what a user did wrong in it, where others would wait for it in vain."""
+        try:
+            return list(self.objective.collect(rows, self.context))
+        except UserError as error:
+            if shard.world == 1:
+                raise
+            return error
 
     def _rollout_file(self, epoch: int) -> Path:
         assert self._rollouts is not None

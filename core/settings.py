@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +57,19 @@ class ModelSpec:
                 f"model.lora.lora_dropout is {self.lora['lora_dropout']}; dropout is off in every model.",
                 "Leave it out: log-probs must be a function of the weights.",
             )
+
+
+def check_reward_start(reward: str | None, trains: Collection[str]) -> None:
+    """`model.reward` is where a reward model starts: an error where none is trained.
+
+    Raises:
+        ConfigError: with what may have been meant.
+    """
+    if reward is not None and "reward" not in trains:
+        raise ConfigError(
+            f"model.reward={reward}, but this objective trains no reward model.",
+            "To score answers with one, compose reward=learned reward.path=...; to train one, objective=reward_bt.",
+        )
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class RewardBT(Objective):
         _check(ties in ("ignore", "rao_kupper", "davidson"), "ties", ties, "ignore, rao_kupper or davidson")
         _check(ties == "ignore" or loss == "bradley_terry", "ties", ties, f"ignore with loss={loss}")
         _check(0 < tie_share < 1, "tie_share", tie_share, "a share between 0 and 1")
+        _check(tie_share == 0.3333 or ties != "ignore", "tie_share", tie_share, "0.3333 with ties=ignore, which trains none")
         _check(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
         plain = loss == "bradley_terry" and ties == "ignore"
         _check(label_smoothing == 0 or plain, "label_smoothing", label_smoothing, f"0 with loss={loss}, ties={ties}")

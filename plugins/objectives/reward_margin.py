@@ -56,6 +56,10 @@ class RewardMargin(Objective):
         _check(0 <= centre_coef < float("inf"), "centre_coef", centre_coef, "0 or more")
         _check(zero in ("demonstrations", "samples", "none"), "zero", zero, "demonstrations, samples or none")
         _check(zero_rows >= 1, "zero_rows", zero_rows, "at least 1")
+        usual = level_column == "preference_level"
+        _check(
+            usual or margins != "data", "level_column", level_column, "preference_level with margins=data, which reads none"
+        )
         self.table = None if table is None else {str(level): _number(level, value) for level, value in table.items()}
         self.level_column, self.scale, self.missing = level_column, scale, missing
         self.label_smoothing, self.centre_coef = label_smoothing, centre_coef
@@ -102,7 +106,7 @@ class RewardMargin(Objective):
         scores = models.scores("reward", batch)
         chosen, rejected = batch.pairs(scores)
         margins = batch.pairs(batch.margins)[0]
-        loss = F.bradley_terry_loss(chosen - rejected - margins, self.label_smoothing).mean()
+        loss = F.bradley_terry_loss(chosen - rejected, self.label_smoothing, margins).mean()
         if self.centre_coef > 0:
             loss = loss + self.centre_coef * (chosen + rejected).square().mean()
         pairs = F.row_pairs(batch.row_index, batch.ties)

@@ -54,9 +54,9 @@ def test_the_margin_is_taken_off_the_difference():
 
 
 def test_scale_label_smoothing_and_centring():
-    d = 1.5 - 2 * 1.0
+    d, m = 1.5, 2 * 1.0
     out = loss_of([2.0, 0.5], [1.0], scale=2.0, label_smoothing=0.1, centre_coef=0.01)
-    assert out.loss.item() == pytest.approx(0.9 * bt(d) + 0.1 * bt(-d) + 0.01 * 2.5**2)
+    assert out.loss.item() == pytest.approx(0.9 * bt(d - m) + 0.1 * bt(-d - m) + 0.01 * 2.5**2)
 
 
 def test_no_margin_is_bradley_terry():

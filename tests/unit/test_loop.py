@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from core.collect import ModelContext
-from core.errors import CheckpointError, CollectionError, ConfigError
-from core.loop import Cut, Schedule, Shard, StepLoader, Surroundings, ValidationSteps, interleaved, step_batch
+from core.errors import CheckpointError, CollectionError, ConfigError, DataError
+from core.loop import Cut, Schedule, Shard, StepLoader, Surroundings, ValidationSteps, gather, interleaved, step_batch
 from core.models import Models
 from core.objective import Objective
 from core.rows import Row
@@ -305,3 +305,11 @@ def test_validation_without_rows_is_one_empty_step(context: ModelContext, collec
     steps = ValidationSteps(Scripted(collects), rows, context, 2)
     assert len(steps) == 1
     assert [step.micro for step in steps] == [()]
+
+
+def test_a_users_error_in_one_process_is_every_ones(monkeypatch):
+    """The others would wait for its rows for ever."""
+    error = DataError("pairs.jsonl:7:margin: is missing.", "Give it one.")
+    monkeypatch.setattr("core.loop.from_all_processes", lambda mine: [mine, error])
+    with pytest.raises(DataError, match="7:margin"):
+        gather(random_rows(2, 2), ["a", "b"])

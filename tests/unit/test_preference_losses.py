@@ -274,3 +274,11 @@ def test_a_dropped_mask_of_ties_is_seen(name, monkeypatch):
     right, build = LOSSES[name](scores).item(), F.row_pairs
     monkeypatch.setattr(F, "row_pairs", lambda rows, ties: build(rows, torch.zeros_like(ties)))
     assert abs(LOSSES[name](scores).item() - right) > 0.01
+
+
+def test_a_flipped_label_is_flipped_with_its_margin():
+    """eps of the labels say that the other response is better, by as much: sigmoid(-d - m), not sigmoid(-(d - m))."""
+    d, m, eps = 0.7, 0.4, 0.2
+    expected = -(1 - eps) * math.log(1 / (1 + math.exp(-(d - m)))) - eps * math.log(1 / (1 + math.exp(d + m)))
+    got = F.bradley_terry_loss(torch.tensor([d]), eps, torch.tensor([m]))
+    assert got.item() == pytest.approx(expected, rel=1e-5)

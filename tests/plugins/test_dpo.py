@@ -186,7 +186,7 @@ class Context(CollectContext):
     """Answers of 1 to n tokens; the score is what the test says; reference log-probs are -1 a token."""
 
     def __init__(self, scores=None):
-        self.epoch, self.rng, self.calls, self.notes, self.scores = 0, random.Random(0), [], [], scores
+        self.epoch, self.rng, self.calls, self.notes, self.given = 0, random.Random(0), [], [], scores
 
     def generate(self, rows, n=1):
         self.calls.append(f"generate {n}")
@@ -201,7 +201,10 @@ class Context(CollectContext):
 
     def score(self, rows):
         self.calls.append("score")
-        return [scored(r, *(self.scores or [float(len(a.tokens)) for a in r.responses])) for r in rows]
+        return [scored(r, *(self.given or [float(len(a.tokens)) for a in r.responses])) for r in rows]
+
+    def scores(self, role, rows):
+        raise AssertionError("dpo has no scorer")
 
     def note(self, text):
         self.notes.append(text)

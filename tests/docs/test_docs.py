@@ -117,7 +117,12 @@ def run_dry(given: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("page", "given"), COMMANDS, ids=IDS)
-def test_every_command_composes(page: Path, given: list[str], acme: None) -> None:
+def test_every_command_composes(
+    page: Path, given: list[str], acme: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in re.findall(r"path: (runs/[\w/-]+)", " ".join(given)):  # of parts of rewards: an earlier run left it
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     run_dry(given)
 
 

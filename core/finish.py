@@ -14,7 +14,7 @@ from core.build import Run
 from core.export import export, export_role, export_scorer
 from core.modelcard import CardFacts
 from core.objective import Role
-from core.preferences import preference_lines, preference_report
+from core.preferences import group_lines, preference_lines, preference_report
 from core.report.agreement import FILE as PREFERENCES
 from core.rows import Row
 from core.scorer import RewardFacts, heads_of, is_scorer
@@ -60,7 +60,7 @@ def judge(run: Run, role: Role) -> list[str]:
     units = {TRAINED: unit_of(run, role), **{r.name: r.source.unit for r in others}}
     report = preference_report(rows, scores, main=TRAINED, units=units, seed=int(run.config["seed"]))
     write_atomic(run.folder.path / PREFERENCES, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return preference_lines(report)
+    return [*preference_lines(report), *group_lines(report)]
 
 
 def _export(run: Run, role: Role, facts: CardFacts) -> Path:

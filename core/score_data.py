@@ -25,7 +25,7 @@ from core.console import Console
 from core.data.config import DataConfig
 from core.data.report import DataReport, SplitReport
 from core.options import reward_options
-from core.preferences import preference_lines, preference_report
+from core.preferences import group_lines, preference_lines, preference_report
 from core.report import build_report, show
 from core.reward import Scored
 from core.rows import Row
@@ -118,7 +118,7 @@ def _score_data(config: Mapping[str, Any], folder: RunFolder, console: Console) 
     console.table(score_lines(summary))
     if report is not None:
         console.table(preference_lines(report))
-    console.table(group_lines(found[0], report))
+    console.table(group_means(found[0]) if report is None else group_lines(report))
     folder.record(scored=str(near(output)))
     console.say()
     console.say(f"  scored  {near(output)}")
@@ -312,12 +312,8 @@ def _cells(label: str, numbers: Mapping[str, Any]) -> list[str]:
     return [label, *shown, f"{numbers['abstained']:,}" if numbers["abstained"] else ""]
 
 
-def group_lines(main: Source, report: Mapping[str, Any] | None) -> list[str]:
-    """One line for each value of the column `group`: how far the main source agrees, or what it gives on average."""
-    if report is not None:
-        found = report["sources"][report["main"]]["group"]
-        parts = found["parts"] if found else []
-        return [f"group {p['label']}: agrees {_percent(p)} ({_count(p['pairs'], 'pair')})" for p in parts]
+def group_means(main: Source) -> list[str]:
+    """One line for each value of the column `group`: what the main source gives on average."""
     groups: dict[str, list[float]] = {}
     for row in main.rows:
         score = row.responses[0].score
@@ -328,11 +324,6 @@ def group_lines(main: Source, report: Mapping[str, Any] | None) -> list[str]:
         f"group {name}: {main.reward.name} {show(statistics.fmean(v))} ({_count(len(v), 'answer')})" for name, v in largest
     ]
     return [*lines, f"and {len(groups) - len(largest)} smaller groups"] if len(groups) > len(largest) else lines
-
-
-def _percent(estimate: Mapping[str, Any]) -> str:
-    interval = "" if estimate["low"] is None else f" [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
-    return f"{100 * estimate['value']:.1f} %{interval}"
 
 
 def _count(number: int, what: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from core.preferences.bootstrap import LEVEL, Bootstrap
 from core.preferences.calibration import calibration
-from core.preferences.lines import preference_lines
+from core.preferences.lines import group_lines, preference_lines
 from core.preferences.ordering import tau, ties
 from core.preferences.pairs import Floats, Table, build_table
 from core.preferences.slices import (
@@ -37,7 +37,7 @@ from core.preferences.traits import Traits
 from core.preferences.verdict import FEW_PROMPTS, baseline_of, verdict
 from core.rows import Row
 
-__all__ = ["FEW_PROMPTS", "Scores", "baseline_of", "preference_lines", "preference_report"]
+__all__ = ["FEW_PROMPTS", "Scores", "baseline_of", "group_lines", "preference_lines", "preference_report"]
 
 Scores = Sequence[Sequence[float | None]]
 """[row][response]: one score a response, None where the source abstains."""

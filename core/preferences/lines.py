@@ -21,6 +21,22 @@ def preference_lines(report: Mapping[str, Any]) -> list[str]:
     return [*(table if len(used) > 1 else []), *_wrapped(report["verdict"]["text"])]
 
 
+def group_lines(report: Mapping[str, Any]) -> list[str]:
+    """How far the main source agrees with each group of annotators, and the gap; nothing where rows have no group."""
+    found = report["sources"][report["main"]]["group"]
+    if not found:
+        return []
+    lines = [
+        f"group {part['label']}: agrees {_percent(part)} ({part['pairs']:,} pair{'' if part['pairs'] == 1 else 's'})"
+        for part in found["parts"]
+    ]
+    gap = found["gap"]
+    if gap and gap["value"] is not None:
+        luck = "" if gap["chance"] is None else f"; luck alone gives up to {100 * gap['chance']:.1f}"
+        lines.append(f"from {gap['best']} to {gap['worst']}: {_points(gap).removeprefix('+')} points{luck}")
+    return lines
+
+
 def _wrapped(text: str) -> list[str]:
     """Lines in which a number and its % stay together."""
     return [line.replace("\u00a0", " ") for line in textwrap.wrap(text.replace(" %", "\u00a0%"), _WIDTH)]

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from core.preferences import preference_lines, preference_report
+from core.preferences import group_lines, preference_lines, preference_report
 from core.preferences.bootstrap import Bootstrap, chance_range, tail
 from core.preferences.calibration import fit_temperature
 from core.preferences.ordering import kendall_tau_b
@@ -391,6 +391,24 @@ def test_lines_for_the_console():
     ]
     assert " ".join(lines[3:]) == found["verdict"]["text"]
     assert all(len(line) <= 100 for line in lines)
+
+
+def test_lines_on_groups():
+    found = report([pair(f"r{k}") for k in range(4)], rm=[[2, 1]] * 4)
+    assert group_lines(found) == []
+    parts = [
+        {"label": "x", "value": 0.75, "low": 0.5, "high": 0.875, "pairs": 1200},
+        {"label": "y", "value": 0.5, "low": None, "high": None, "pairs": 1},
+    ]
+    gap = {"best": "x", "worst": "y", "value": 0.25, "low": -0.05, "high": 0.4, "chance": 0.125}
+    found["sources"]["rm"]["group"] = {"parts": parts, "gap": gap}
+    assert group_lines(found) == [
+        "group x: agrees 75.0 % [50.0, 87.5] (1,200 pairs)",
+        "group y: agrees 50.0 % (1 pair)",
+        "from x to y: 25.0 [−5.0, 40.0] points; luck alone gives up to 12.5",
+    ]
+    found["sources"]["rm"]["group"]["gap"] = None
+    assert len(group_lines(found)) == 2
 
 
 # -- inputs that can hardly be measured ----------------------------------------------------------------------------------

@@ -23,13 +23,14 @@ from core.errors import (
     PluginError,
     TrainingError,
     UserError,
+    check_option,
     nearest,
 )
 from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Role
 from core.paths import cache_folder
 from core.processes import from_all_processes
 from core.redact import Redactor, looks_secret
-from core.reward import RewardSource, Sample, Scored, samples_of
+from core.reward import RewardSource, Sample, Scored, checked_scores, samples_of
 from core.rows import Message, Response, Row
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ __all__ = [
     "build_batch",
     "build_reward",
     "cache_folder",
+    "check_option",
+    "checked_scores",
     "from_all_processes",
     "functional",
     "looks_secret",

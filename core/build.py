@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 
 from core import registry
-from core.checked_reward import Reward
+from core.checked_reward import Reward, build_rewards
 from core.collect import ModelContext
 from core.console import Console
 from core.data.load import Data, DataConfig, load_data
@@ -25,7 +25,6 @@ from core.loading import apply_lora, load_causal_lm, load_tokenizer
 from core.loop import Schedule
 from core.models import Models
 from core.objective import Objective, Role
-from core.options import reward_options
 from core.paths import cache_folder
 from core.provenance import hardware
 from core.rows import Row
@@ -95,12 +94,6 @@ def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
     if objective.reads_ties and not any(any(row.ties or ()) for row in data.train):
         _say("No pair is judged equal in these rows, and the objective counts on ties (of the sandbox: data.ties=true).")
     return Prepared(objective, rewards, reward, spec, start, tokenizer, data)
-
-
-def build_rewards(config: Mapping[str, Any]) -> list[Reward]:
-    """The composed reward, where there is one, then those that are only measured (`eval.rewards`)."""
-    built = [(label, registry.build_reward(o, config["plugins"]["prefer"])) for label, o in reward_options(config)]
-    return [Reward(label, source) for label, source in built if source is not None]
 
 
 def show_rows(config: Mapping[str, Any]) -> None:

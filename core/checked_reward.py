@@ -5,16 +5,17 @@ Imports no torch, so that rewards of plain text score data in an instant.
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from core import registry
 from core.errors import PluginError
-from core.reward import RewardSource, Scored, needs_of, samples_of
+from core.options import reward_options
+from core.reward import RewardSource, Scored, checked_scores, needs_of, samples_of
 from core.rows import Row
 
 
@@ -47,31 +48,20 @@ class Reward:
         samples = [s for row in rows for s in samples_of(row)]
         if collecting:
             self.source.fit(samples)  # without samples too: the other processes wait for this one
-        scored = self.source.score_parts(samples) if samples else Scored([])
-        if len(scored.scores) != len(samples):
-            raise PluginError(
-                f'reward "{self.name}" returned {len(scored.scores)} scores for {len(samples)} samples.',
-                "Return one number (or None) per sample, in order.",
-            )
-        for value, item in zip(scored.scores, samples, strict=True):
-            if value is not None and not _is_finite_number(value):
-                raise PluginError(
-                    f'reward "{self.name}" returned {value} for row {item.row_id!r} (response {item.response[:60]!r}).',
-                    "Scores must be finite numbers; return None where the source does not apply.",
-                )
-        given = iter(None if s is None else float(s) for s in scored.scores)
+        given = self.source.score_parts(samples) if samples else Scored([])
+        scored = checked_scores(f'reward "{self.name}"', given, samples)
+        scores = iter(scored.scores)
         made = [
-            row.with_responses([replace(r, score=next(given)) for r in row.responses], margins=row.margins, ties=row.ties)
+            row.with_responses([replace(r, score=next(scores)) for r in row.responses], margins=row.margins, ties=row.ties)
             for row in rows
         ]
         return made, scored
 
 
-def _is_finite_number(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except (TypeError, ValueError):
-        return False
+def build_rewards(config: Mapping[str, Any]) -> list[Reward]:
+    """The composed reward, where there is one, then those that are only measured (`eval.rewards`)."""
+    built = [(label, registry.build_reward(o, config["plugins"]["prefer"])) for label, o in reward_options(config)]
+    return [Reward(label, source) for label, source in built if source is not None]
 
 
 def score_metrics(name: str, scored: Scored) -> dict[str, float]:

@@ -60,6 +60,12 @@ class TrainingError(UserError):
     """A run that had to stop: non-finite losses, a collapsed policy."""
 
 
+def check_option(right: bool, key: str, value: object, expected: str) -> None:
+    """For an objective's constructor: a ConfigError that says what `objective.<key>` may be, unless it is `right`."""
+    if not right:
+        raise ConfigError(f"objective.{key} is {value}; expected {expected}.")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the closest known name, or ''."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

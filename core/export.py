@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from core.data.templates import end_ids
+from core.loading import base_model, is_peft
 from core.modelcard import CardFacts, model_card
 from core.runfolder import RunFolder
 from core.scorer import RewardFacts, bias_of, distinct_pad, heads_of, is_scorer, write_facts
-from core.scoring import base_model, is_peft
 
 
 def export_role(role: str, write: Callable[[Path], None], folder: RunFolder, facts: CardFacts) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.atomic import write_atomic
 from core.baselines import baselines, score_table
 from core.build import Run
 from core.export import export, export_role, export_scorer
@@ -59,7 +57,7 @@ def judge(run: Run, role: Role) -> list[str]:
     }
     units = {TRAINED: unit_of(run, role), **{r.name: r.source.unit for r in others}}
     report = preference_report(rows, scores, main=TRAINED, units=units, seed=int(run.config["seed"]))
-    write_atomic(run.folder.path / PREFERENCES, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    run.folder.write_json(PREFERENCES, report)
     return [*preference_lines(report), *group_lines(report)]
 
 

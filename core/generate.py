@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core.data.templates import end_ids
-from core.scoring import base_model
+from core.loading import base_model
 from core.settings import Generation
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from core.errors import ModelError
 
@@ -107,3 +108,12 @@ def apply_lora(model: Any, lora: Mapping[str, Any]) -> Any:
         raise ModelError(
             f"model.lora={dict(lora)} does not fit {type(model).__name__}: {error}", "Its keys are those of peft.LoraConfig."
         ) from error
+
+
+def base_model(model: nn.Module) -> Any:
+    """The model itself, also where peft wraps it."""
+    return model.get_base_model() if is_peft(model) else model  # type: ignore[operator]
+
+
+def is_peft(model: nn.Module) -> bool:
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from core.batch import Batch, group_of
 from core.errors import ModelError, TrainingError
 from core.functional import TokenScores
+from core.loading import is_peft
 from core.objective import Role
 from core.rows import Row
 from core.scorer import bias_of, heads_of, scale_head, set_bias
-from core.scoring import choose_for_all, config_text, is_peft, score_responses, score_tokens
+from core.scoring import choose_for_all, config_text, score_responses, score_tokens
 
 
 class Models(nn.Module):

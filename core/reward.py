@@ -7,11 +7,13 @@ A source may be made of others (`parts`): a weighted sum, an ensemble, Llama 2's
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from core.errors import PluginError
 from core.rows import Message, Row
 
 
@@ -113,6 +115,33 @@ class RewardSource(ABC):
         """The inverse of `state_dict`; {} makes the source forget."""
         for label, part in self.parts.items():
             part.load_state_dict(state.get(label, {}))
+
+
+def checked_scores(who: str, scored: Scored, samples: Sequence[Sample]) -> Scored:
+    """The same with its scores as floats: one finite number (or None) for each sample.
+
+    Raises:
+        PluginError: anything else came; `who` begins the message ('reward "length"').
+    """
+    if len(scored.scores) != len(samples):
+        raise PluginError(
+            f"{who} returned {len(scored.scores)} scores for {len(samples)} samples.",
+            "Return one number (or None) per sample, in order.",
+        )
+    for score, sample in zip(scored.scores, samples, strict=True):
+        if score is not None and not _is_finite_number(score):
+            raise PluginError(
+                f"{who} returned {score!r} for row {sample.row_id!r} (response {sample.response[:60]!r}).",
+                "Scores must be finite numbers; return None where the source does not apply.",
+            )
+    return replace(scored, scores=[None if score is None else float(score) for score in scored.scores])
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError):
+        return False
 
 
 def needs_of(source: RewardSource) -> frozenset[str]:

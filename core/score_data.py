@@ -9,7 +9,6 @@ No Hydra, no torch until a reward or a tokenizer needs it: usable from a noteboo
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,15 +17,14 @@ from typing import Any
 import numpy as np
 
 from core import registry
-from core.atomic import write_atomic
 from core.baselines import baselines
-from core.checked_reward import Reward, score_metrics
+from core.checked_reward import Reward, build_rewards, score_metrics
 from core.console import Console
 from core.data.config import DataConfig
 from core.data.report import DataReport, SplitReport
-from core.options import reward_options
 from core.preferences import group_lines, preference_lines, preference_report
 from core.report import build_report, show
+from core.report.agreement import FILE as PREFERENCES
 from core.reward import Scored
 from core.rows import Row
 from core.runfolder import RunFolder
@@ -38,7 +36,7 @@ log = logging.getLogger("accordant")
 
 CHUNK = 512
 """Responses that one call of a reward scores: enough for one to batch well, few enough for the progress to move."""
-SCORES, PREFERENCES = "scores.json", "preferences.json"
+SCORES = "scores.json"
 VERSION = 1
 _QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 _COUNTED = ("source", "format", "kind", "read", "rows", "prompts", "dropped", "changed", "bad")
@@ -95,7 +93,7 @@ def score_data(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
 
 def _score_data(config: Mapping[str, Any], folder: RunFolder, console: Console) -> dict[str, Any]:
     options, output = Evaluate(**config["evaluate"]), output_path(config, folder.path)
-    asked = [Reward(label, source) for label, source in _sources(config)]
+    asked = build_rewards(config)
     items, rows = _read(config, options, folder, console)
     for reward in asked:
         reward.check_columns(rows)
@@ -124,11 +122,6 @@ def _score_data(config: Mapping[str, Any], folder: RunFolder, console: Console) 
     console.say(f"  scored  {near(output)}")
     console.say(f"  report  {near(folder.path / 'report.html')}")
     return summary
-
-
-def _sources(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    prefer = config["plugins"]["prefer"]
-    return [(label, registry.build_reward(options, prefer)) for label, options in reward_options(config)]
 
 
 def _read(config: Mapping[str, Any], options: Evaluate, folder: RunFolder, console: Console) -> tuple[list[Item], list[Row]]:
@@ -266,7 +259,7 @@ def _judge(found: Sequence[Source], options: Evaluate, seed: int, folder: RunFol
         seed=seed,
         resamples=options.resamples,
     )
-    write_atomic(folder.path / PREFERENCES, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    folder.write_json(PREFERENCES, report)
     return report
 
 

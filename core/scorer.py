@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ModelError
-from core.loading import from_pretrained, is_local, load_causal_lm, load_tokenizer, named_after, require_peft
+from core.loading import base_model, from_pretrained, is_local, load_causal_lm, load_tokenizer, named_after, require_peft
 
 FACTS = "reward.json"
 
@@ -219,34 +219,30 @@ def _load_adapter(path: str, dtype: str) -> Any:
 
 def is_scorer(model: nn.Module) -> bool:
     """Does the model have a head called `score`?"""
-    return hasattr(_unwrapped(model), "score")
-
-
-def _unwrapped(model: nn.Module) -> Any:
-    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return hasattr(base_model(model), "score")
 
 
 def heads_of(model: nn.Module) -> tuple[str, ...]:
     """The groups that the heads speak for; empty = one head."""
-    return tuple(getattr(_unwrapped(model), "accordant_heads", ()))
+    return tuple(getattr(base_model(model), "accordant_heads", ()))
 
 
 def bias_of(model: nn.Module) -> Tensor:
     """(G,) the constant of each head."""
-    bias: Tensor = _unwrapped(model).score_bias
+    bias: Tensor = base_model(model).score_bias
     return bias
 
 
 def set_bias(model: nn.Module, bias: Tensor) -> None:
     """Not a part of the weights: transformers' heads have no bias, so it is kept in reward.json."""
-    target = _unwrapped(model)
+    target = base_model(model)
     device = next(target.parameters()).device
     target.register_buffer("score_bias", bias.detach().float().to(device), persistent=False)
 
 
 def scale_head(model: nn.Module, factor: Tensor) -> None:
     """Multiply scores by `factor` (G,), constants too."""
-    target = _unwrapped(model)
+    target = base_model(model)
     head = target.score
     linear = head.modules_to_save[head.active_adapters[0]] if hasattr(head, "modules_to_save") else head
     with torch.no_grad():
@@ -256,7 +252,7 @@ def scale_head(model: nn.Module, factor: Tensor) -> None:
 
 def head_scores(model: nn.Module, hidden: Tensor) -> Tensor:
     """(n, G) fp32 scores of hidden states (n, H)."""
-    target = _unwrapped(model)
+    target = base_model(model)
     with torch.autocast(hidden.device.type, enabled=False):
         scores: Tensor = target.score(hidden.float()) + target.score_bias
     return scores

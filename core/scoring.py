@@ -14,6 +14,7 @@ from core.batch import Batch, Layout, build_batch
 from core.errors import ModelError
 from core.functional import TokenScores, linear_logps
 from core.layout import forward_hidden, register, windows_told
+from core.loading import base_model
 from core.matmul import fast_linear
 from core.objective import Role
 from core.rows import Response, Row
@@ -57,15 +58,6 @@ def _scores_from_logits(causal: Any, batch: Batch, temperature: float) -> TokenS
         entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
         correct = (logits.argmax(dim=-1) == plan.targets).float()
     return TokenScores(log_probs.gather(1, plan.targets[:, None])[:, 0], entropy, log_probs.mean(dim=-1), correct)
-
-
-def base_model(model: nn.Module) -> Any:
-    """The causal LM itself, also where peft wraps it."""
-    return model.get_base_model() if is_peft(model) else model  # type: ignore[operator]
-
-
-def is_peft(model: nn.Module) -> bool:
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
 _SAYS_NOTHING_OF_LOG_PROBS = {

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from core.api import Batch, CollectContext, ConfigError, LossOutput, Models, Objective, Reads, Response, Row
+from core.api import Batch, CollectContext, ConfigError, LossOutput, Models, Objective, Reads, Response, Row, check_option
 from core.api import functional as F
 
 
@@ -43,14 +43,16 @@ class DPO(Objective):
         samples: int = 4,
         reference: Literal["cached", "live"] = "cached",
     ) -> None:
-        _check(0 < beta < float("inf"), "beta", beta, "a positive number")
-        _check(loss in ("sigmoid", "ipo", "hinge"), "loss", loss, "sigmoid, ipo or hinge")
-        _check(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
-        _check(label_smoothing == 0 or loss == "sigmoid", "label_smoothing", label_smoothing, f"0 with loss={loss}")
-        _check(0 <= sft_coef < float("inf"), "sft_coef", sft_coef, "0 or more")
-        _check(pairs in ("auto", "dataset", "relabelled", "sampled"), "pairs", pairs, "auto, dataset, relabelled or sampled")
-        _check(samples >= 2, "samples", samples, "at least 2")
-        _check(reference in ("cached", "live"), "reference", reference, "cached or live")
+        check_option(0 < beta < float("inf"), "beta", beta, "a positive number")
+        check_option(loss in ("sigmoid", "ipo", "hinge"), "loss", loss, "sigmoid, ipo or hinge")
+        check_option(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
+        check_option(label_smoothing == 0 or loss == "sigmoid", "label_smoothing", label_smoothing, f"0 with loss={loss}")
+        check_option(0 <= sft_coef < float("inf"), "sft_coef", sft_coef, "0 or more")
+        check_option(
+            pairs in ("auto", "dataset", "relabelled", "sampled"), "pairs", pairs, "auto, dataset, relabelled or sampled"
+        )
+        check_option(samples >= 2, "samples", samples, "at least 2")
+        check_option(reference in ("cached", "live"), "reference", reference, "cached or live")
         self.beta, self.loss_type, self.label_smoothing, self.sft_coef = beta, loss, label_smoothing, sft_coef
         self.length_normalised, self.pairs, self.samples, self.reference = length_normalised, pairs, samples, reference
 
@@ -154,8 +156,3 @@ def _metrics(batch: Batch, rewards: Any, logps: Any, log_ratios: Any) -> dict[st
         "log_ratios/chosen": ratios_chosen.mean(),
         "log_ratios/rejected": ratios_rejected.mean(),
     }
-
-
-def _check(right: bool, key: str, value: object, expected: str) -> None:
-    if not right:
-        raise ConfigError(f"objective.{key} is {value}; expected {expected}.")

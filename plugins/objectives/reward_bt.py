@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from core.api import Batch, CollectContext, ConfigError, LossOutput, Models, Objective, Reads, Row
+from core.api import Batch, CollectContext, LossOutput, Models, Objective, Reads, Row, check_option
 from core.api import functional as F
 
 
@@ -42,20 +42,18 @@ class RewardBT(Objective):
         zero: Literal["demonstrations", "samples", "none"] = "demonstrations",
         zero_rows: int = 512,
     ) -> None:
-        _check(loss in ("bradley_terry", "plackett_luce"), "loss", loss, "bradley_terry or plackett_luce")
-        _check(ties in ("ignore", "rao_kupper", "davidson"), "ties", ties, "ignore, rao_kupper or davidson")
-        _check(ties == "ignore" or loss == "bradley_terry", "ties", ties, f"ignore with loss={loss}")
-        _check(0 < tie_share < 1, "tie_share", tie_share, "a share between 0 and 1")
-        _check(tie_share == 0.3333 or ties != "ignore", "tie_share", tie_share, "0.3333 with ties=ignore, which trains none")
-        _check(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
+        check_option(loss in ("bradley_terry", "plackett_luce"), "loss", loss, "bradley_terry or plackett_luce")
+        check_option(ties in ("ignore", "rao_kupper", "davidson"), "ties", ties, "ignore, rao_kupper or davidson")
+        check_option(ties == "ignore" or loss == "bradley_terry", "ties", ties, f"ignore with loss={loss}")
+        check_option(0 < tie_share < 1, "tie_share", tie_share, "a share between 0 and 1")
+        check_option(
+            tie_share == 0.3333 or ties != "ignore", "tie_share", tie_share, "0.3333 with ties=ignore, which trains none"
+        )
         plain = loss == "bradley_terry" and ties == "ignore"
-        _check(label_smoothing == 0 or plain, "label_smoothing", label_smoothing, f"0 with loss={loss}, ties={ties}")
-        _check(0 <= centre_coef < float("inf"), "centre_coef", centre_coef, "0 or more")
-        _check(zero in ("demonstrations", "samples", "none"), "zero", zero, "demonstrations, samples or none")
-        _check(zero_rows >= 1, "zero_rows", zero_rows, "at least 1")
+        check_option(label_smoothing == 0 or plain, "label_smoothing", label_smoothing, f"0 with loss={loss}, ties={ties}")
         self.loss_type, self.ties, self.tie_share = loss, ties, tie_share
-        self.label_smoothing, self.centre_coef = label_smoothing, centre_coef
-        self.zero, self.zero_rows = zero, zero_rows
+        self.label_smoothing, self.centre_coef = check_loss_options(label_smoothing, centre_coef)
+        self.zero, self.zero_rows = check_zero(zero, zero_rows)
         self.reads_ties = ties != "ignore"
         self.heads_by = "group" if group_heads else ""
         if zero == "samples":
@@ -83,6 +81,20 @@ class RewardBT(Objective):
 
     def finish(self, models: Models, rows: Sequence[Row], ctx: CollectContext) -> str:
         return set_zero(self.zero, self.zero_rows, models, rows, ctx)
+
+
+def check_loss_options(label_smoothing: float, centre_coef: float) -> tuple[float, float]:
+    """As they came. ConfigError where they cannot work."""
+    check_option(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
+    check_option(0 <= centre_coef < float("inf"), "centre_coef", centre_coef, "0 or more")
+    return label_smoothing, centre_coef
+
+
+def check_zero(zero: str, zero_rows: int) -> tuple[str, int]:
+    """As they came. ConfigError where they cannot work."""
+    check_option(zero in ("demonstrations", "samples", "none"), "zero", zero, "demonstrations, samples or none")
+    check_option(zero_rows >= 1, "zero_rows", zero_rows, "at least 1")
+    return zero, zero_rows
 
 
 def score_metrics(scores: Any, batch: Batch, pairs: Any) -> tuple[dict[str, Any], dict[str, int]]:
@@ -122,8 +134,3 @@ def set_zero(zero: str, most: int, models: Models, rows: Sequence[Row], ctx: Col
     chosen = list(rows[:most])
     known = ctx.generate(chosen) if zero == "samples" else [row.with_responses(row.responses[:1]) for row in chosen]
     return models.standardise("reward", known, ctx.scores("reward", known), unit_variance=zero == "samples")
-
-
-def _check(right: bool, key: str, value: object, expected: str) -> None:
-    if not right:
-        raise ConfigError(f"objective.{key} is {value}; expected {expected}.")

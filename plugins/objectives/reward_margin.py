@@ -15,9 +15,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from core.api import Batch, CollectContext, Collects, ConfigError, DataError, LossOutput, Models, Objective, Reads, Row
+from core.api import Batch, CollectContext, Collects, DataError, LossOutput, Models, Objective, Reads, Row, check_option
 from core.api import functional as F
-from plugins.objectives.reward_bt import score_metrics, set_zero
+from plugins.objectives.reward_bt import check_loss_options, check_zero, score_metrics, set_zero
 
 SMALL = {"significantly better": 1.0, "better": 2 / 3, "slightly better": 1 / 3, "negligibly better": 0.0, "unsure": 0.0}
 LARGE = {"significantly better": 3.0, "better": 2.0, "slightly better": 1.0, "negligibly better": 0.0, "unsure": 0.0}
@@ -49,21 +49,17 @@ class RewardMargin(Objective):
         zero_rows: int = 512,
     ) -> None:
         table = {"small": SMALL, "large": LARGE}.get(margins) if isinstance(margins, str) else margins
-        _check(table is not None or margins == "data", "margins", margins, "data, small, large or a map of levels")
-        _check(0 < scale < float("inf"), "scale", scale, "a positive number")
-        _check(missing in ("error", "zero"), "missing", missing, "error or zero")
-        _check(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "0 to below 0.5")
-        _check(0 <= centre_coef < float("inf"), "centre_coef", centre_coef, "0 or more")
-        _check(zero in ("demonstrations", "samples", "none"), "zero", zero, "demonstrations, samples or none")
-        _check(zero_rows >= 1, "zero_rows", zero_rows, "at least 1")
+        check_option(table is not None or margins == "data", "margins", margins, "data, small, large or a map of levels")
+        check_option(0 < scale < float("inf"), "scale", scale, "a positive number")
+        check_option(missing in ("error", "zero"), "missing", missing, "error or zero")
         usual = level_column == "preference_level"
-        _check(
+        check_option(
             usual or margins != "data", "level_column", level_column, "preference_level with margins=data, which reads none"
         )
         self.table = None if table is None else {str(level): _number(level, value) for level, value in table.items()}
         self.level_column, self.scale, self.missing = level_column, scale, missing
-        self.label_smoothing, self.centre_coef = label_smoothing, centre_coef
-        self.zero, self.zero_rows = zero, zero_rows
+        self.label_smoothing, self.centre_coef = check_loss_options(label_smoothing, centre_coef)
+        self.zero, self.zero_rows = check_zero(zero, zero_rows)
         self.heads_by = "group" if group_heads else ""
         if zero == "samples":
             self.frozen = frozenset({"policy"})
@@ -118,10 +114,7 @@ class RewardMargin(Objective):
 
 
 def _number(level: Any, value: Any) -> float:
-    _check(isinstance(value, (int, float)) and 0 <= value < math.inf, f"margins.{level}", value, "a number of 0 or more")
+    check_option(
+        isinstance(value, (int, float)) and 0 <= value < math.inf, f"margins.{level}", value, "a number of 0 or more"
+    )
     return float(value)
-
-
-def _check(right: bool, key: str, value: object, expected: str) -> None:
-    if not right:
-        raise ConfigError(f"objective.{key} is {value}; expected {expected}.")

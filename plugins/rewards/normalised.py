@@ -49,7 +49,6 @@ class Normalised(RewardSource):
         self.mode, self.clip, self.center_only = mode, clip, center_only
         self._fixed = (mean or 0.0, 1.0 if std is None else std)
         self._running = Running()
-        self._last: tuple[Sequence[Sample], Scored] | None = None
         self.unit = self.parts["of"].unit if center_only else "std"
 
     def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
@@ -58,20 +57,15 @@ class Normalised(RewardSource):
 
     def score_parts(self, samples: Sequence[Sample]) -> Scored:
         """The same, with the raw scores as the part `of`."""
-        # Just taken in by `fit`: a learned reward need not compute a collection twice.
-        last, self._last = self._last, None
-        raw = last[1] if last is not None and last[0] is samples else scores_of(self.parts, samples)["of"]
+        raw = self._running.just_fitted(samples) or scores_of(self.parts, samples)["of"]
         moving = self.mode == "running" or raw.moving
         return Scored([self._normalised(score) for score in raw.scores], {"of": raw}, moving=moving)
 
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take in the scores of a collection."""
         super().fit(samples)
-        if self.mode == "fixed":
-            return
-        raw = scores_of(self.parts, samples)["of"]
-        self._running.take(raw.scores)
-        self._last = (samples, raw)
+        if self.mode == "running":
+            self._running.fit(samples, scores_of(self.parts, samples)["of"])
 
     def state_dict(self) -> dict[str, Any]:
         """Count, mean and sum of squares (`statistics`), and what the part keeps (`of`)."""
@@ -81,7 +75,6 @@ class Normalised(RewardSource):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._running.load_state_dict(state.get("statistics", {}))
-        self._last = None
 
     def _normalised(self, score: float | None) -> float | None:
         known = self._running.mean_and_std if self.mode == "running" else self._fixed

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
-from core.api import ConfigError, PluginError, RewardSource, Sample, Scored, UserError, build_reward
+from core.api import ConfigError, RewardSource, Sample, Scored, UserError, build_reward, checked_scores
 
 Parts = Mapping[str, Any] | Sequence[Any]
 """label -> a reward (its name, or a map of name and options; the name may be left out where it is the label); or a list
@@ -68,24 +67,8 @@ def scores_of(parts: Mapping[str, RewardSource], samples: Sequence[Sample], unde
             given = part.score_parts(samples) if samples else Scored([])
         except UserError as error:
             raise error.of_part(f"{under}{label}") from error
-        found[label] = _checked(label, given, samples)
+        found[label] = checked_scores(f'the part "{label}" of the reward', given, samples)
     return found
-
-
-def _checked(label: str, given: Scored, samples: Sequence[Sample]) -> Scored:
-    if len(given.scores) != len(samples):
-        raise PluginError(
-            f'the part "{label}" of the reward returned {len(given.scores)} scores for {len(samples)} samples.',
-            "Return one number (or None) per sample, in order.",
-        )
-    for score, sample in zip(given.scores, samples, strict=True):
-        if score is not None and not _is_finite_number(score):
-            raise PluginError(
-                f'the part "{label}" of the reward returned {score!r} for row {sample.row_id!r} '
-                f"(response {sample.response[:60]!r}).",
-                "Scores must be finite numbers; return None where the source does not apply.",
-            )
-    return replace(given, scores=[None if score is None else float(score) for score in given.scores])
 
 
 Reduce = Literal["mean", "min", "mean_std"]
@@ -107,10 +90,3 @@ def reduced(scores: Sequence[float], reduce: Reduce, k: float) -> float:
         return min(scores)
     spread = k * statistics.pstdev(scores) if reduce == "mean_std" else 0.0
     return statistics.fmean(scores) - spread
-
-
-def _is_finite_number(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except TypeError:
-        return False

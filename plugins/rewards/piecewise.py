@@ -79,7 +79,6 @@ class Piecewise(RewardSource):
         self.output, self.whiten = output, whiten
         self._doubted: set[str] = set()
         self._running = Running()
-        self._last: tuple[Sequence[Sample], Scored] | None = None
         self.unit = "std" if whiten == "running" else {"log_odds": "log-odds", "probability": "probability"}[output]
 
     def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
@@ -91,8 +90,7 @@ class Piecewise(RewardSource):
 
         DataError where a sample lacks the tag; PluginError where a part on the scale of probabilities leaves 0 to 1.
         """
-        last, self._last = self._last, None
-        found = last[1] if last is not None and last[0] is samples else self._combined(samples)
+        found = self._running.just_fitted(samples) or self._combined(samples)
         if self.whiten == "none":
             return found
         mean, std = self._running.mean_and_std or (0.0, 1.0)
@@ -103,11 +101,8 @@ class Piecewise(RewardSource):
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take in the scores of a collection, where they are whitened."""
         super().fit(samples)
-        if self.whiten == "none":
-            return
-        found = self._combined(samples)
-        self._running.take(found.scores)
-        self._last = (samples, found)
+        if self.whiten == "running":
+            self._running.fit(samples, self._combined(samples))
 
     def state_dict(self) -> dict[str, Any]:
         """Count, mean and sum of squares (`statistics`), and what the parts keep."""
@@ -117,7 +112,6 @@ class Piecewise(RewardSource):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._running.load_state_dict(state.get("statistics", {}))
-        self._last = None
 
     def _combined(self, samples: Sequence[Sample]) -> Scored:
         """R_c on the scale of `output`, before whitening."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.api import from_all_processes
+from core.api import Sample, Scored, from_all_processes
 
 _NO_SPREAD = 1e-9
 """Deviations this small beside the mean are rounding: such scores are all equal."""
@@ -60,10 +60,25 @@ class Moments:
 
 
 class Running:
-    """Moments that grow with each collection, those of all processes together."""
+    """Moments that grow with each collection, those of all processes together.
+
+    It keeps the scores of the last collection until they are asked for: what scores right after `fit` need not compute a
+    learned reward twice.
+    """
 
     def __init__(self) -> None:
         self.moments = Moments()
+        self._last: tuple[Sequence[Sample], Scored] | None = None
+
+    def fit(self, samples: Sequence[Sample], scored: Scored) -> None:
+        """Take in what a collection's samples scored."""
+        self.take(scored.scores)
+        self._last = (samples, scored)
+
+    def just_fitted(self, samples: Sequence[Sample]) -> Scored | None:
+        """What these very samples scored, where they are those of the last `fit`; once."""
+        last, self._last = self._last, None
+        return last[1] if last is not None and last[0] is samples else None
 
     def take(self, scores: Sequence[float | None]) -> None:
         """Take in the scores of a collection. Every process must call it, with its own share."""
@@ -84,3 +99,4 @@ class Running:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.moments = Moments(**state)
+        self._last = None

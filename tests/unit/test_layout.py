@@ -12,10 +12,10 @@ from core import layout as layout_module
 from core.batch import Segments, build_batch
 from core.errors import ModelError
 from core.layout import NAME, checkpoint_layers, segment_mask, segments_active
-from core.loading import apply_lora
+from core.loading import apply_lora, base_model
 from core.models import Models
 from core.rows import Response, Row
-from core.scoring import base_model, score_tokens
+from core.scoring import score_tokens
 from tests.architectures import PADDED_ONLY, SETTINGS, architecture
 from tests.support import random_rows
 

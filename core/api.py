@@ -30,7 +30,7 @@ from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Rol
 from core.paths import cache_folder
 from core.processes import from_all_processes
 from core.redact import Redactor, looks_secret
-from core.reward import RewardSource, Sample, Scored, checked_scores, samples_of
+from core.reward import Compared, RewardSource, Sample, Scored, checked_scores, samples_of
 from core.rows import Message, Response, Row
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ __all__ = [
     "CollectContext",
     "CollectionError",
     "Collects",
+    "Compared",
     "ConfigError",
     "DataError",
     "LossOutput",

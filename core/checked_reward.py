@@ -15,7 +15,7 @@ import numpy as np
 from core import registry
 from core.errors import PluginError
 from core.options import reward_options
-from core.reward import RewardSource, Scored, checked_scores, needs_of, samples_of
+from core.reward import Compared, RewardSource, Sample, Scored, checked_comparison, checked_scores, needs_of, samples_of
 from core.rows import Row
 
 
@@ -56,6 +56,11 @@ class Reward:
             for row in rows
         ]
         return made, scored
+
+    def compare(self, first: Sequence[Sample], second: Sequence[Sample]) -> Compared:
+        """Which of two answers to one prompt is better, for each pair."""
+        given = self.source.compare(first, second) if first else Compared([])
+        return checked_comparison(f'reward "{self.name}"', given, len(first))
 
 
 def build_rewards(config: Mapping[str, Any]) -> list[Reward]:

@@ -67,6 +67,20 @@ class Scored:
             yield from part.walk(path)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Which of two answers is better, for n pairs.
+
+    Attributes:
+        wins: (n,) 1 where the first answer is better, 0 where the second is, 1/2 for a tie; None = cannot be said.
+        orders: of a source that reads both answers one after the other: the same as it says with the first answer shown
+            first, and with the first answer shown second; None of a source that knows no order.
+    """
+
+    wins: Sequence[float | None]
+    orders: tuple[Sequence[float | None], Sequence[float | None]] | None = None
+
+
 class RewardSource(ABC):
     """Scores answers. Higher is better, always; negate inside if your quantity is a cost.
 
@@ -77,6 +91,8 @@ class RewardSource(ABC):
         composite: True for a class whose instances have parts: it is built while the config is checked, so that what is
             wrong with a part is said before torch is imported.
         parts: label -> source, of a composite. Build them with `core.api.build_reward`.
+        compares: True where a score is a place among the answers of its row (a pairwise judge): then a mean over rows
+            says nothing, and only `compare` tells two policies apart.
     """
 
     api_version: ClassVar[int] = 1
@@ -84,6 +100,7 @@ class RewardSource(ABC):
     needs: frozenset[str] = frozenset()
     unit: str = ""
     parts: Mapping[str, RewardSource] = {}
+    compares: bool = False
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
@@ -96,6 +113,18 @@ class RewardSource(ABC):
     def score_parts(self, samples: Sequence[Sample]) -> Scored:
         """The scores with those of the parts. A composite overrides this, and its `score` returns `.scores` of it."""
         return Scored(self.score(samples))
+
+    def compare(self, first: Sequence[Sample], second: Sequence[Sample]) -> Compared:
+        """Is first[i] better than second[i], two answers to one prompt? Here: by their scores, equal ones tie.
+
+        A source that looks at both answers at once overrides it, asks in both orders, and lets a win count where it is
+        given in both. Swapped sides must give 1 - wins.
+        """
+        # A row for each pair, so that a source whose score is a place in its row compares these two and no others.
+        both = zip(first, second, strict=True)
+        paired = [replace(s, row_id=f"{s.row_id}#{i}") for i, pair in enumerate(both) for s in pair]
+        scores = checked_scores("the reward", Scored(self.score(paired)), paired).scores if paired else []
+        return Compared([better(a, b) for a, b in zip(scores[::2], scores[1::2], strict=True)])
 
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take the samples of a collection into what is kept of the past (running statistics), before they are scored.
@@ -134,7 +163,40 @@ def checked_scores(who: str, scored: Scored, samples: Sequence[Sample]) -> Score
                 f"{who} returned {score!r} for row {sample.row_id!r} (response {sample.response[:60]!r}).",
                 "Scores must be finite numbers; return None where the source does not apply.",
             )
-    return replace(scored, scores=[None if score is None else float(score) for score in scored.scores])
+    return replace(scored, scores=_floats(scored.scores))
+
+
+def checked_comparison(who: str, compared: Compared, pairs: int) -> Compared:
+    """The same with floats: one number from 0 to 1 (or None) for each pair, in each order.
+
+    Raises:
+        PluginError: anything else came; `who` begins the message.
+    """
+    for values in (compared.wins, *(compared.orders or ())):
+        if len(values) != pairs:
+            raise PluginError(
+                f"{who} returned {len(values)} comparisons for {pairs} pairs.",
+                "Return one number (or None) per pair, in order.",
+            )
+        for value in values:
+            if value is not None and not (_is_finite_number(value) and 0 <= value <= 1):
+                raise PluginError(
+                    f"{who} compared two answers and returned {value!r}.",
+                    "Return 1 where the first is better, 0 where the second is, 0.5 for a tie, None where nobody can say.",
+                )
+    orders = None if compared.orders is None else tuple(_floats(values) for values in compared.orders)
+    return Compared(_floats(compared.wins), orders)  # type: ignore[arg-type]
+
+
+def better(one: float | None, other: float | None) -> float | None:
+    """1 where the first of two scores is higher, 0 where it is lower, 1/2 where they are equal; None without both."""
+    if one is None or other is None:
+        return None
+    return 0.5 if one == other else float(one > other)
+
+
+def _floats(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else float(value) for value in values]
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -147,6 +209,11 @@ def _is_finite_number(value: Any) -> bool:
 def needs_of(source: RewardSource) -> frozenset[str]:
     """The columns that a source and all its parts need."""
     return frozenset(source.needs).union(*(needs_of(part) for part in source.parts.values()))
+
+
+def compares(source: RewardSource) -> bool:
+    """Is a score, or a part of it, a place among the answers of a row?"""
+    return source.compares or any(compares(part) for part in source.parts.values())
 
 
 def samples_of(row: Row) -> list[Sample]:

@@ -24,11 +24,11 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from core import registry
-from core.errors import ConfigError, UserError
+from core.errors import ConfigError, PluginError, UserError
 from core.objective import Collects, MeanOver, Objective, Reads, Role
 from core.options import parameters
 from core.registry import Entry
-from core.reward import RewardSource, Sample, needs_of
+from core.reward import RewardSource, Sample, checked_comparison, needs_of
 
 _TOO_HEAVY = ("lightning", "hydra")
 
@@ -179,6 +179,9 @@ def reward_checks(source: RewardSource, samples: Sequence[Sample] | None = None)
         lambda: _agrees(_scores(source, rows), _one_by_one(source, rows), "one by one"),
     )
     yield Check("score is score_parts without the parts", lambda: _parts_fit(source, rows))
+    yield Check(
+        "compare gives one number from 0 to 1 per pair, and turns round with the sides", lambda: _compares(source, rows)
+    )
     yield Check("what fit gathers is in its state, as plain containers", lambda: _remembers(source, rows))
     yield Check("a state that is loaded gives its scores again; {} forgets", lambda: _restores(source, rows))
 
@@ -254,6 +257,23 @@ def _parts_fit(source: RewardSource, samples: Sequence[Sample]) -> None:
         shares = list(decided or [])
         assert not shares or len(shares) == len(samples), f"part {label}: decided has {len(shares)} of {len(samples)}."
         assert all(0 <= share <= 1 for share in shares), f"part {label}: decided is {shares}; expected shares, 0 to 1."
+
+
+def _compares(source: RewardSource, samples: Sequence[Sample]) -> None:
+    """Each answer against each other one, as if they were answers to one prompt."""
+    row = samples[0]
+    answers = [replace(row, response=s.response, tokens=s.tokens, finished=s.finished) for s in samples]
+    pairs = [(one, other) for i, one in enumerate(answers) for other in answers[i:]]
+    first, second = [one for one, _ in pairs], [other for _, other in pairs]
+    try:
+        there = checked_comparison("compare", source.compare(first, second), len(pairs))
+        back = checked_comparison("compare", source.compare(second, first), len(pairs))
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+    _agrees(there.wins, [None if win is None else 1.0 - win for win in back.wins], "of a pair, and of its sides swapped,")
+    same = [win for win, (one, other) in zip(there.wins, pairs, strict=True) if one is other and win is not None]
+    assert all(win == 0.5 for win in same), f"an answer against itself gives {same}; expected 0.5 each."
+    assert list(source.compare([], []).wins) == [], "no pairs should give no comparison."
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-from core.api import ConfigError, RewardSource, Sample, cache_folder
+from core.api import Compared, ConfigError, RewardSource, Sample, cache_folder
 from plugins.rewards.judging.endpoint import Budget, Endpoint
 from plugins.rewards.judging.options import (
     check,
@@ -101,6 +101,7 @@ class Judge(RewardSource):
         self.settings.api_key()  # said now, not after the first collection
         self.needs = frozenset({"references"} if self.rubric.uses_reference else ())
         self.unit = "share of the scale" if mode == "pointwise" else "win rate"
+        self.compares = mode == "pairwise"
         self.budget = Budget(max_requests, max_seconds)
         self.endpoint = Endpoint(self.settings, self.rubric, self.budget, asyncio.sleep, time.monotonic)
         self.tally = Tally()
@@ -119,6 +120,22 @@ class Judge(RewardSource):
         self.tally = Tally()
         try:
             return self._pointwise(samples) if self.mode == "pointwise" else self._pairwise(samples)
+        finally:
+            self._report()
+
+    def compare(self, first: Sequence[Sample], second: Sequence[Sample]) -> Compared:
+        """Pairwise, each pair is asked in both orders; a win counts where both give it, else it is a tie.
+
+        Answers of the same text tie unasked. None: an order has no verdict, and on_error is not fail.
+
+        Raises:
+            JudgeError, ConfigError: as `score`.
+        """
+        if self.mode == "pointwise":
+            return super().compare(first, second)
+        self.tally = Tally()
+        try:
+            return self._compared(list(zip(first, second, strict=True)))
         finally:
             self._report()
 
@@ -154,6 +171,22 @@ class Judge(RewardSource):
             for i in row:
                 scores[i] = self._share_won(samples[i], [samples[j].response for j in row if j != i], won)
         return [scores[i] for i in range(len(samples))]
+
+    def _compared(self, pairs: Sequence[tuple[Sample, Sample]]) -> Compared:
+        asked = [(one, other) for one, other in pairs if one.response != other.response]
+        places = [(a, b) for one, other in asked for a, b in ((one, other), (other, one))]
+        verdicts = iter(self._ask([self._message(a, response_a=a.response, response_b=b.response) for a, b in places]))
+        wins: list[float | None] = []
+        orders: tuple[list[float | None], list[float | None]] = ([], [])
+        for one, other in pairs:
+            as_a, as_b = (0.5, 0.5) if one.response == other.response else (next(verdicts), next(verdicts))
+            orders[0].append(as_a)
+            orders[1].append(None if as_b is None else 1.0 - as_b)
+            if one.response == other.response:
+                wins.append(0.5)
+            else:
+                wins.append(None if as_a is None or as_b is None else self.tally.pair(as_a, 1.0 - as_b))
+        return Compared(wins, orders)
 
     def _share_won(
         self, sample: Sample, others: Sequence[str], won: Mapping[tuple[str, str, str, str], float | None]

@@ -319,6 +319,41 @@ def test_a_quotation_at_the_end_of_a_reply_is_no_verdict(serve):
 # -- contract -----------------------------------------------------------------------------------------------------------
 
 
+def test_two_policies_are_compared_in_both_orders(serve):
+    """The longer one wins; the first answer of the third pair is shown twice, so nobody is asked about it."""
+
+    def judge(message, number):  # sees the length of clear cases alone: else the first place wins
+        a, b = len(shown(message, "RESPONSE A")), len(shown(message, "RESPONSE B"))
+        return f"Verdict: {'A' if abs(a - b) < 2 or a > b else 'B'}"
+
+    server = serve(judge)
+    source = judge_at(server, mode="pairwise")
+    assert source.compares
+    first = [Sample("Why?", text, row_id="r") for text in ("aaaa", "b", "cc", "dd")]
+    second = [Sample("Why?", text, row_id="r") for text in ("a", "bbbb", "cc", "d")]
+    found = source.compare(first, second)
+    assert found.wins == [1.0, 0.0, 0.5, 0.5]
+    assert found.orders == ([1.0, 0.0, 0.5, 1.0], [1.0, 0.0, 0.5, 0.0])
+    assert len(server.messages) == 6
+    assert (source.tally.pairs, source.tally.to_first) == (3, 1)
+
+
+def test_a_comparison_without_a_verdict_is_none(serve):
+    server = serve(lambda message, number: "Who knows?" if "d d" in message else longer(message, number))
+    source = judge_at(server, mode="pairwise", on_error="skip", verdict_retries=0)
+    found = source.compare([Sample("p", "aaa"), Sample("p", "d d")], [Sample("p", "b"), Sample("p", "c")])
+    assert found.wins == [1.0, None]
+    assert found.orders == ([1.0, None], [1.0, None])
+    assert source.compare([], []).wins == []
+
+
+def test_a_pointwise_judge_compares_by_its_scores(serve):
+    source = judge_at(serve(length))
+    assert not source.compares
+    found = source.compare([Sample("p", "aaa"), Sample("p", "b")], [Sample("p", "aa"), Sample("p", "c")])
+    assert (found.wins, found.orders) == ([1.0, 0.5], None)
+
+
 @pytest.mark.parametrize(("mode", "judge"), [("pointwise", length), ("pairwise", longer)])
 def test_contract(serve, tmp_path, mode, judge):
     source = judge_at(serve(judge), mode=mode, cache=str(tmp_path))

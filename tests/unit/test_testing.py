@@ -2,8 +2,9 @@ import itertools
 
 import pytest
 
+from core.errors import PluginError
 from core.registry import build_reward
-from core.reward import RewardSource, Sample, Scored
+from core.reward import Compared, RewardSource, Sample, Scored, checked_comparison, compares
 from core.testing import made_up_samples, objective_checks, reward_checks
 from plugins.objectives.dpo import DPO
 from plugins.objectives.sft import SFT
@@ -56,6 +57,11 @@ class NeedsReferences(Fair):
         return [float(s.response == s.references[0]) for s in samples]
 
 
+class OneSided(Fair):
+    def compare(self, first, second):
+        return Compared([1.0 for _ in first])
+
+
 class NeedsGrade(Undeclared):
     needs = frozenset({"grade"})
 
@@ -86,6 +92,7 @@ def test_a_fair_source_keeps_every_promise(source):
         (Positional(), "does not depend on the order of samples"),
         (Centred(), "does not depend on the size of the batch"),
         (Undeclared(), "reads only the columns that `needs` declares"),
+        (OneSided(), "compare gives one number from 0 to 1 per pair, and turns round with the sides"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, RewardSource) else "",
 )
@@ -97,6 +104,46 @@ def test_a_broken_promise_is_found(source, promise):
         assert str(first) == promise
     else:
         assert promise in broken(source)
+
+
+def test_by_default_the_higher_score_wins_and_equal_ones_tie():
+    """Each pair is a row of its own, so that a source that compares within a row compares these two."""
+    seen = []
+
+    class Watched(Fair):
+        def score(self, samples):
+            seen.extend(s.row_id for s in samples)
+            return [None if s.response == "?" else float(len(s.response)) for s in samples]
+
+    first = [Sample("p", text, row_id="r") for text in ("aa", "a", "b", "?")]
+    second = [Sample("p", text, row_id="r") for text in ("a", "aa", "a", "a")]
+    assert Watched().compare(first, second) == Compared([1.0, 0.0, 0.5, None])
+    assert seen == [f"r#{i}" for i in (0, 0, 1, 1, 2, 2, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Compared([1.0]), "1 comparisons for 2 pairs"),
+        (Compared([1.0, 2.0]), "returned 2.0"),
+        (Compared([1.0, float("nan")]), "returned nan"),
+        (Compared([1.0, 0.0], ([1.0, 0.0], [-1.0, 0.0])), "returned -1.0"),
+        (Compared([1.0, 0.0], ([1.0, 0.0], [])), "0 comparisons for 2 pairs"),
+    ],
+)
+def test_comparisons_are_checked(given, words):
+    with pytest.raises(PluginError, match=words):
+        checked_comparison("it", given, 2)
+    whole = checked_comparison("it", Compared([1, None], ([1, 0], [1, None])), 2)
+    assert whole == Compared([1.0, None], ([1.0, 0.0], [1.0, None]))
+
+
+def test_a_part_that_compares_makes_the_whole_compare():
+    part, whole = Fair(), Fair()
+    whole.parts = {"a": Fair(), "b": part}
+    assert not compares(whole)
+    part.compares = True
+    assert compares(whole)
 
 
 def test_needed_columns_ask_for_samples():

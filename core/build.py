@@ -30,12 +30,10 @@ from core.provenance import hardware
 from core.rows import Row
 from core.runfolder import RunFolder
 from core.scorer import distinct_pad, load_scorer
-from core.settings import Generation, ModelSpec, Optim, check_reward_start
+from core.settings import Generation, ModelSpec, Optim, check_starts
+from core.value import SharedHead, value_network
 
 log = logging.getLogger("accordant")
-
-COLLECTED_STEPS = 16
-"""Optimizer steps that one collection is for, where `data.rows_per_epoch` is not set."""
 
 
 @dataclass
@@ -69,6 +67,7 @@ class Prepared:
     start: str
     tokenizer: Any
     data: Data
+    generation: Generation
 
 
 def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
@@ -93,7 +92,15 @@ def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
         _say(line)
     if objective.reads_ties and not any(any(row.ties or ()) for row in data.train):
         _say("No pair is judged equal in these rows, and the objective counts on ties (of the sandbox: data.ties=true).")
-    return Prepared(objective, rewards, reward, spec, start, tokenizer, data)
+    generation = Generation(**config["generation"])
+    if objective.on_policy and (generation.top_k > 0 or generation.top_p < 1):
+        log.warning(
+            "generation.top_k=%s top_p=%s: answers are not drawn from the policy's whole distribution, but the objective "
+            "takes their log-probs as if they were; its gradient is biased. Use top_k=0 and top_p=1.",
+            generation.top_k,
+            generation.top_p,
+        )
+    return Prepared(objective, rewards, reward, spec, start, tokenizer, data, generation)
 
 
 def show_rows(config: Mapping[str, Any]) -> None:
@@ -116,7 +123,7 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
     context = ModelContext(
         models,
         ready.tokenizer,
-        generation=Generation(**config["generation"]),
+        generation=ready.generation,
         reward=ready.reward,
         seed=int(config["seed"]),
         microbatch_tokens=int(config["data"]["microbatch_tokens"]),
@@ -144,6 +151,8 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
 
 def _optim(config: Mapping[str, Any], ready: Prepared) -> Optim:
     optim = Optim(**config["optim"])
+    if optim.eps is None:
+        optim = dataclasses.replace(optim, eps=ready.objective.default_eps)
     if optim.lr is not None:
         return optim
     default, scale = ready.objective.default_lr, ready.spec.lr_scale
@@ -159,7 +168,7 @@ def _say(text: str) -> None:
 def start_path(spec: ModelSpec, objective: Objective) -> str:
     """The folder or hub id of what is trained; the pocket model is made, warmed up and cached on first use."""
     trains_reward = "reward" in objective.trains
-    check_reward_start(spec.reward, objective.trains)
+    check_starts(spec.reward, spec.value, objective.trains)
     path = spec.reward if trains_reward and spec.reward is not None else spec.policy
     if path is not None:
         return path
@@ -178,12 +187,20 @@ def build_models(ready: Prepared) -> Models:
         roles["reward"] = _reward_model(ready)
     if "policy" in objective.trains | objective.frozen:
         roles |= _policy_and_reference(ready)
+    if "value" in objective.trains:
+        if spec.value not in (None, "shared"):
+            _check_same_tokens(spec.value, ready)
+        roles["value"] = value_network(spec, roles["policy"])
     for role in objective.trains & roles.keys():
+        if isinstance(roles[role], SharedHead):
+            continue
         if spec.gradient_checkpointing:
             checkpoint_layers(roles[role])
         if spec.lora is not None:
             roles[role] = apply_lora(roles[role], spec.lora)
-    return Models(roles, trains=objective.trains, layout=spec.layout)
+    models = Models(roles, trains=objective.trains, layout=spec.layout)
+    models.temperature = ready.generation.temperature or 1.0
+    return models
 
 
 def _policy_and_reference(ready: Prepared) -> dict[Role, Any]:
@@ -202,13 +219,13 @@ def _policy_and_reference(ready: Prepared) -> dict[Role, Any]:
 
 
 def _check_same_tokens(path: str, ready: Prepared) -> None:
-    """A policy whose samples the trained reward model is to read must write in its tokens."""
+    """Models that read the same tokens must mean the same by them."""
     ours, theirs = ready.tokenizer.get_vocab(), load_tokenizer(path, ready.spec.revision).get_vocab()
     different = sorted(token for token, i in theirs.items() if ours.get(token) != i)
     if different:
         raise ModelError(
             f"{path} and {ready.start} have different tokenizers: {len(different)} tokens differ, {different[0]!r} is one.",
-            "Take a policy of the reward model's family, or objective.zero=demonstrations, which needs none.",
+            "Take models of one family; of reward_bt, objective.zero=demonstrations needs no policy.",
         )
 
 
@@ -245,12 +262,11 @@ _MOST_HEADS = 64
 def plan(config: Mapping[str, Any], objective: Objective, rows: int) -> Schedule:
     """How the run is cut: `trainer.max_epochs` times through the rows, in epochs of `data.rows_per_epoch`.
 
-    Objectives that collect each epoch take sixteen steps' rows at once where nothing is set: fresh enough to be near
-    the policy, and enough to sample well together.
+    Objectives that collect each epoch take the rows of their minibatches at once where nothing is set.
     """
     data, trainer = config["data"], config["trainer"]
     batch_size = min(int(data["batch_size"]), rows)
-    usual = COLLECTED_STEPS * batch_size if objective.collects == "every_epoch" else rows
+    usual = objective.minibatches * batch_size if objective.collects == "every_epoch" else rows
     per_epoch = min(int(data.get("rows_per_epoch") or usual), rows)
     return Schedule(
         rows=rows,

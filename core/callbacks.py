@@ -209,6 +209,8 @@ class Advice(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, AlignmentModule)
+        if "loss" not in pl_module.step_metrics:  # a step that was left out
+            return
         text = pl_module.objective.diagnose(pl_module.step_metrics)
         if text and text not in self._said:
             self._said.add(text)

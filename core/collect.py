@@ -6,11 +6,12 @@ testable without a model (core.trial has one).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,33 @@ class CollectContext(ABC):
     Attributes:
         epoch: number of this collection, from 0.
         rng: a generator seeded from (seed, epoch), for choices that the objective makes.
+        temperature: at which `generate` samples; log-probs of what was sampled are to be taken at the same.
     """
 
     epoch: int
     rng: random.Random
+    temperature: float
 
     @abstractmethod
-    def generate(self, rows: Sequence[Row], n: int = 1) -> list[Row]:
-        """Each row with n sampled responses in place of its own; they carry the token field "old_logps"."""
+    def generate(self, rows: Sequence[Row], n: int = 1, *, temperature: float | None = None) -> list[Row]:
+        """Each row with n sampled responses in place of its own; they carry the token field "old_logps".
+
+        Args:
+            temperature: another one than `self.temperature`; 0 = greedy.
+        """
 
     @abstractmethod
-    def token_logps(self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False) -> list[Row]:
+    def token_logps(
+        self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False, temperature: float = 1.0
+    ) -> list[Row]:
         """Each row with the token field `field`: a role's log-probs of its response tokens (0 where the mask is False).
 
         With `cache`, kept on disk by the fingerprint of model and rows, for roles that do not change.
         """
+
+    @abstractmethod
+    def values(self, rows: Sequence[Row], field: str = "values") -> list[Row]:
+        """Each row with the token field `field`: V(prompt and tokens before) for each response token, of the role value."""
 
     @abstractmethod
     def score(self, rows: Sequence[Row]) -> list[Row]:
@@ -59,6 +72,13 @@ class CollectContext(ABC):
     @abstractmethod
     def scores(self, role: Role, rows: Sequence[Row]) -> list[list[float]]:
         """What a scorer of this run (the role reward or value) gives each response of each row, as it is now."""
+
+    @abstractmethod
+    def log(self, metrics: Mapping[str, float], count: int) -> None:
+        """Metrics of this collection, means over `count` items: they are recorded with the step that follows.
+
+        Over several processes they become means over all items. Names stay the same from collection to collection.
+        """
 
     @abstractmethod
     def note(self, text: str) -> None:
@@ -84,6 +104,8 @@ class ModelContext(CollectContext):
         self.models, self.tokenizer, self.generation, self.reward = models, tokenizer, generation, reward
         self.seed, self.microbatch_tokens, self.cache_folder = seed, microbatch_tokens, cache_folder
         self._note, self._progress = note, progress
+        self.temperature = generation.temperature
+        self._sums: dict[str, tuple[float, int]] = {}
         self.step = 0  # optimizer steps before this collection, for notes
         self.collecting = False  # False: what is scored is an evaluation's, and no reward remembers it
         self._poll: Callable[[], None] | None = None
@@ -95,6 +117,15 @@ class ModelContext(CollectContext):
 
     def note(self, text: str) -> None:
         self._note(text)
+
+    def log(self, metrics: Mapping[str, float], count: int) -> None:
+        if count:
+            self._sums |= {name: (float(value) * count, count) for name, value in metrics.items()}
+
+    def logged(self) -> dict[str, tuple[float, int]]:
+        """Name -> (sum, count) of what this process has logged since the last time; each is handed out once."""
+        sums, self._sums = self._sums, {}
+        return sums
 
     @contextmanager
     def collection(self, poll: Callable[[], None] | None = None, *, anew: bool = False) -> Iterator[None]:
@@ -136,14 +167,17 @@ class ModelContext(CollectContext):
         if self._progress is not None:
             self._progress(what, done, total)
 
-    def generate(self, rows: Sequence[Row], n: int = 1) -> list[Row]:
+    def generate(self, rows: Sequence[Row], n: int = 1, *, temperature: float | None = None) -> list[Row]:
+        settings = self.generation
+        if temperature is not None:
+            settings = dataclasses.replace(settings, temperature=temperature)
         jobs = [Job(row.prompt, sample_seed(self.seed, row.id, k, self.epoch)) for row in rows for k in range(n)]
         with _device_autocast(self.models):
             sampled = sample(
                 self.models.of("policy"),
                 self.tokenizer,
                 jobs,
-                self.generation,
+                settings,
                 lambda done, total: self._tell("sampling", done, total),
             )
         texts = self.tokenizer.batch_decode([s.tokens for s in sampled], skip_special_tokens=True)
@@ -155,27 +189,59 @@ class ModelContext(CollectContext):
         ]
         return [row.with_responses(responses[i * n : (i + 1) * n]) for i, row in enumerate(rows)]
 
-    def token_logps(self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False) -> list[Row]:
-        store = self._store(role, rows) if cache and self.cache_folder is not None else None
+    def token_logps(
+        self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False, temperature: float = 1.0
+    ) -> list[Row]:
+        store = self._store(role, rows, temperature) if cache and self.cache_folder is not None else None
         values = None if store is None else _read(store, sum(len(r.tokens) for row in rows for r in row.responses))
         if store is not None and values is not None:
             log.info("%s log-probs of %d rows: read from the cache (%s).", role.capitalize(), len(rows), store.stem[:12])
         if values is None:
-            values = self._compute(role, rows)
+            values = self._per_token(
+                role, rows, f"{role} log-probs", lambda batch: self.models.token_logps(role, batch, temperature=temperature)
+            )
             if store is not None:
                 _write(store, values)
         return _attach(rows, field, values)
 
-    def _compute(self, role: Role, rows: Sequence[Row]) -> torch.Tensor:
-        """(all response tokens of all rows,) log-probs, in order."""
+    def values(self, rows: Sequence[Row], field: str = "values") -> list[Row]:
+        return _attach(rows, field, self._per_token("value", rows, "values", self.models.values))
+
+    def sampler_gap(self, rows: Sequence[Row]) -> float:
+        """The largest distance between the log-probs that the sampler kept ("old_logps") and those of a fresh forward."""
+        fresh = self.token_logps("policy", rows, "fresh_logps", temperature=self.temperature)
+        return max(
+            abs(new - old)
+            for row in fresh
+            for r in row.responses
+            for old, new in zip(r.token_fields["old_logps"], r.token_fields["fresh_logps"], strict=True)
+        )
+
+    def check_sampler(self, rows: Sequence[Row], most: int = 8, tolerance: float = 1e-2) -> None:
+        """Say so where the sampler's log-probs are not the scorer's: every ratio of the two would begin away from 1."""
+        rows = [row for row in rows if all("old_logps" in r.token_fields for r in row.responses)][:most]
+        gap = self.sampler_gap(rows) if rows else 0.0
+        low = self.models.autocast_dtype is not None or next(self.models.parameters()).dtype != torch.float32
+        if gap > (10 * tolerance if low else tolerance):
+            self.note(
+                f"The sampler's log-probs differ from the scorer's by up to {gap:.3g} nats a token, so that of new to old "
+                "probability does not begin at 1. Likely causes: a model that computes otherwise with a cache than without "
+                "(try model.layout=padded), low precision (try trainer.precision=32-true), or answers that the objective "
+                "changed after they were sampled."
+            )
+
+    def _per_token(
+        self, role: Role, rows: Sequence[Row], what: str, compute: Callable[[Batch], torch.Tensor]
+    ) -> torch.Tensor:
+        """(all response tokens of all rows,) of what `compute` gives as (N, T), in order."""
         parts = evaluate_rows(
             self.models,
             role,
             rows,
             self.microbatch_tokens,
-            lambda batch: self.models.token_logps(role, batch)[batch.valid],
+            lambda batch: compute(batch)[batch.valid],
             lambda row: sum(len(r.tokens) for r in row.responses),
-            lambda done: self._tell(f"{role} log-probs", done, len(rows)),
+            lambda done: self._tell(what, done, len(rows)),
         )
         return torch.cat(parts) if parts else torch.empty(0)
 
@@ -184,13 +250,13 @@ class ModelContext(CollectContext):
             self.models, role, rows, self.microbatch_tokens, lambda done: self._tell("scores", done, len(rows))
         )
 
-    def _store(self, role: Role, rows: Sequence[Row]) -> Path:
+    def _store(self, role: Role, rows: Sequence[Row], temperature: float) -> Path:
         assert self.cache_folder is not None
         model = self.models.of(role)
         digest = hashlib.blake2b(digest_size=16)
         # The precision too: log-probs of a bf16 forward differ from those of fp32 by more than a training step changes.
-        how = (fingerprint(model), self.models.adapter_reference, self.models.autocast_dtype)
-        digest.update(f"token_logps/2/{how}".encode())
+        how = (fingerprint(model), self.models.adapter_reference, self.models.autocast_dtype, temperature)
+        digest.update(f"token_logps/3/{how}".encode())
         for row in rows:
             digest.update(repr((row.prompt, [(r.tokens, r.mask) for r in row.responses])).encode())
         return self.cache_folder / f"{digest.hexdigest()}.safetensors"

@@ -17,8 +17,9 @@ from core.data import sandbox
 from core.data.config import DataConfig
 from core.errors import ConfigError, PluginError, nearest
 from core.logger_options import check_loggers
+from core.objective import Objective
 from core.options import reward_options
-from core.settings import Evaluate, Generation, ModelSpec, Optim, check_reward_start
+from core.settings import Evaluate, Generation, ModelSpec, Optim, check_starts
 from core.trainer_options import check_options
 
 
@@ -62,6 +63,7 @@ _FREE = {"trainer.devices", "trainer.precision"}
 # Numbers that may be null, with a value of their kind where the default is null.
 _NULLABLE: dict[str, float] = {
     "optim.lr": 1e-5,
+    "optim.eps": 1e-8,
     "eval.every": 1,
     "checkpoint.every": 1,
     "trainer.limit_val_batches": 1.0,
@@ -281,8 +283,23 @@ def _check_fit(config: Mapping[str, Any], prefer: Mapping[str, str]) -> None:
             f"data.keep_ties=true, but objective={name} with these options learns nothing from ties.",
             "Leave it out. objective=reward_bt objective.ties=davidson trains ties, and reads them by itself.",
         )
-    check_reward_start(config["model"].get("reward"), objective.trains)
+    check_starts(config["model"].get("reward"), config["model"].get("value"), objective.trains)
+    _check_rates(config["optim"].get("role_lr") or {}, objective)
+    if objective.on_policy and config["generation"].get("temperature") == 0:
+        raise ConfigError(
+            f"generation.temperature is 0, and objective={name} learns from answers that were sampled.",
+            "Use generation.temperature=1.",
+        )
     _check_rewards(reward_options(config), prefer)
+
+
+def _check_rates(rates: Mapping[str, Any], objective: Objective) -> None:
+    for role in rates:
+        if role not in objective.trains:
+            raise ConfigError(
+                f"optim.role_lr gives a learning rate to {role}; trained are: {', '.join(sorted(objective.trains))}.",
+                f"For example optim.role_lr={{{sorted(objective.trains)[0]}: 1e-4}}.",
+            )
 
 
 def _check_rewards(found: Sequence[tuple[str, Mapping[str, Any]]], prefer: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from core.preferences import group_lines, preference_lines, preference_report
 from core.report.agreement import FILE as PREFERENCES
 from core.rows import Row
 from core.scorer import RewardFacts, heads_of, is_scorer
+from core.value import SharedHead, as_scorer
 
 log = logging.getLogger("accordant")
 
@@ -33,7 +34,7 @@ def finish(run: Run) -> dict[str, Any]:
         role: _export(run, role, card_facts(run, role, before, after)) for role in sorted(run.objective.trains)
     }
     # After the export: another reward that fails beside it (a judge that does not answer) must not cost the model.
-    told = [line for role in sorted(run.objective.trains) if is_scorer(run.models.of(role)) for line in judge(run, role)]
+    told = judge(run, "reward") if "reward" in run.objective.trains else []
     run.console.table(told)
     run.console.summary(before, after, made)
     report = run.folder.path / "report.html"
@@ -62,7 +63,9 @@ def judge(run: Run, role: Role) -> list[str]:
 
 
 def _export(run: Run, role: Role, facts: CardFacts) -> Path:
-    model = run.models.roles[role]
+    model: Any = run.models.roles[role]
+    if isinstance(model, SharedHead):
+        model = as_scorer(model, run.models.of("policy"), run.spec.dtype)
 
     def write(folder: Path) -> None:
         if is_scorer(model):
@@ -88,8 +91,8 @@ def reward_facts(run: Run, role: Role) -> RewardFacts:
 
 
 def unit_of(run: Run, role: Role) -> str:
-    """Of a trained scorer's scores; "" where scaling has taken the meaning of a difference away."""
-    return "" if role in run.models.scaled else "log-odds"
+    """Of a trained scorer's scores; "" where scaling has taken the meaning of a difference away, and of a value."""
+    return "" if role == "value" or role in run.models.scaled else "log-odds"
 
 
 def usual_prefix(rows: list[Row]) -> str:
@@ -101,7 +104,7 @@ def usual_prefix(rows: list[Row]) -> str:
 def card_facts(run: Run, role: str, before: Mapping[str, float], after: Mapping[str, float]) -> CardFacts:
     """What the model card says of this run."""
     options = {k: v for k, v in run.config["objective"].items() if k != "name"}
-    data, scorer = run.config["data"], is_scorer(run.models.roles[role])
+    data, scorer = run.config["data"], role != "policy"
     made_here = run.spec.name == "pocket" and run.start not in (run.spec.policy, run.spec.reward)
     merged = run.spec.merge_lora if run.spec.merge_lora is not None else scorer
     return CardFacts(

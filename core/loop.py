@@ -10,7 +10,8 @@ import dataclasses
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from core.failpoints import failpoint
 from core.objective import Objective
 from core.processes import from_all_processes
 from core.rows import Row
+from core.step import mean_metrics, summed
 
 
 @dataclass(frozen=True)
@@ -197,12 +199,14 @@ class Surroundings:
         rollouts: folder for the rows of each collection; None = they are not kept.
         shard: this process among those that train together.
         poll: called between chunks of a collection; may raise to leave it.
+        record: takes the metrics of a collection, and the step that follows it.
     """
 
     start: Callable[[], int]
     rollouts: Path | None = None
     shard: Callable[[], Shard] = Shard
     poll: Callable[[], None] | None = None
+    record: Callable[[Mapping[str, float], int], None] = lambda metrics, step: None
 
 
 class StepLoader:
@@ -222,6 +226,7 @@ class StepLoader:
     ) -> None:
         self.objective, self.rows, self.schedule, self.context = objective, rows, schedule, context
         self._start, self._rollouts, self._shard, self._poll = around.start, around.rollouts, around.shard, around.poll
+        self._record = around.record
         self._once: Sequence[Row] | None = None
         self.collections = 0
 
@@ -257,9 +262,9 @@ class StepLoader:
         self.context.start_epoch(epoch)
         shard = self._shard()
         # What is collected once is collected again after a resume: what a reward remembers of it would count twice.
-        with self.context.collection(self._poll, anew=self.objective.collects == "once"):
+        with self.context.collection(self._poll, anew=self.objective.collects == "once"), _undone(self.objective):
             made = gather(self._share(rows[shard.rank :: shard.world], shard), [row.id for row in rows])
-        self.collections += 1
+        self._close_collection(made, epoch)
         if not made:
             raise CollectionError(
                 f"collection {epoch} of {len(rows)} rows gave nothing to train on.",
@@ -270,6 +275,15 @@ class StepLoader:
             write_atomic(self._rollout_file(epoch), lines + json.dumps({"rows": len(made)}) + "\n")
         failpoint("collect.after")
         return made
+
+    def _close_collection(self, made: Sequence[Row], epoch: int) -> None:
+        """Record what the objective has logged; hold the sampler against the scorer once."""
+        metrics = mean_metrics(summed(from_all_processes(self.context.logged())))
+        if metrics:
+            self._record(metrics, epoch * self.schedule.steps_per_epoch + 1)
+        if self.objective.on_policy and not self.collections:
+            self.context.check_sampler(made)
+        self.collections += 1
 
     def _share(self, rows: Sequence[Row], shard: Shard) -> list[Row] | UserError:
         """This process's part of a collection; what a user did wrong in it, where others would wait for it in vain."""
@@ -307,6 +321,17 @@ class StepLoader:
                 f"Remove the checkpoints after step {first}, then resume: the epoch is collected again.",
             )
         return rows
+
+
+@contextmanager
+def _undone(objective: Objective) -> Iterator[None]:
+    """A collection that is left half-way leaves no trace in the objective's state."""
+    before = objective.state_dict()
+    try:
+        yield
+    except BaseException:
+        objective.load_state_dict(before)
+        raise
 
 
 class ValidationSteps:

@@ -18,12 +18,25 @@ from core.functional import TokenScores
 from core.loading import is_peft
 from core.objective import Role
 from core.rows import Row
-from core.scorer import bias_of, heads_of, scale_head, set_bias
-from core.scoring import choose_for_all, config_text, score_responses, score_tokens
+from core.scorer import bias_of, head_scores, heads_of, scale_head, set_bias
+from core.scoring import (
+    choose_for_all,
+    config_text,
+    predicting_states,
+    score_responses,
+    score_tokens,
+    scores_of_states,
+)
+from core.value import SharedHead
 
 
 class Models(nn.Module):
-    """The models that an objective declared, by role. Asking for an undeclared role is an error."""
+    """The models that an objective declared, by role. Asking for an undeclared role is an error.
+
+    Attributes:
+        temperature: at which this run samples; log-probs of what was sampled are to be taken at the same. 1 where the
+            sampling is greedy.
+    """
 
     def __init__(self, roles: Mapping[Role, nn.Module], *, trains: frozenset[Role], layout: str = "auto") -> None:
         super().__init__()
@@ -35,7 +48,9 @@ class Models(nn.Module):
             _disable_dropout(model)
             if role not in trains:
                 model.requires_grad_(False)
-        self.layout, self.plain_heads = choose_for_all(roles, layout)
+        whole = {role: model for role, model in roles.items() if not isinstance(model, SharedHead)}
+        self.layout, self.plain_heads = choose_for_all(whole, layout)
+        self.temperature = 1.0
         self.autocast_dtype: torch.dtype | None = None
 
     def of(self, role: Role) -> nn.Module:
@@ -66,7 +81,24 @@ class Models(nn.Module):
         model = self.of(role)
         with self._context(role, model):
             scores = score_tokens(model, batch, self.plain_heads[role], temperature=temperature, statistics=statistics)
-        return TokenScores(*(_spread(v, batch) for v in (scores.logps, scores.entropy, scores.mean_logps, scores.correct)))
+        return _all_spread(scores, batch)
+
+    def values(self, batch: Batch) -> Tensor:
+        """(N, T) fp32 values V(prompt and tokens before) at the tokens whose mask is True; 0 elsewhere."""
+        head = self.of("value")
+        with self._context("value", head):
+            states = predicting_states(self.of("policy") if isinstance(head, SharedHead) else head, batch)
+            return _spread(_values_of_states(head, states), batch)
+
+    def policy_and_values(self, batch: Batch) -> tuple[TokenScores, Tensor]:
+        """What `token_scores` of the policy at the sampling temperature and `values` give; of a shared trunk at once."""
+        head = self.of("value")
+        if not isinstance(head, SharedHead) or not self.plain_heads["policy"]:
+            return self.token_scores("policy", batch, temperature=self.temperature), self.values(batch)
+        policy = self.of("policy")
+        states = predicting_states(policy, batch)
+        scores = scores_of_states(policy, states, batch, temperature=self.temperature, statistics=True)
+        return _all_spread(scores, batch), _spread(_values_of_states(head, states), batch)
 
     def scores(self, role: Role, batch: Batch) -> Tensor:
         """(N,) fp32 scores of the responses, read at their last token.
@@ -133,6 +165,16 @@ class _AdapterOff:
     def __exit__(self, *error: Any) -> None:
         for context in reversed(self._stack):
             context.__exit__(*error)
+
+
+def _values_of_states(head: nn.Module, states: Tensor) -> Tensor:
+    """(M,) values of the states (M, H) before the masked tokens."""
+    values: Tensor = head(states) if isinstance(head, SharedHead) else head_scores(head, states)[:, 0]
+    return values
+
+
+def _all_spread(scores: TokenScores, batch: Batch) -> TokenScores:
+    return TokenScores(*(_spread(v, batch) for v in (scores.logps, scores.entropy, scores.mean_logps, scores.correct)))
 
 
 def _spread(values: Tensor, batch: Batch) -> Tensor:

@@ -37,6 +37,7 @@ class AlignmentModule(L.LightningModule):
         self.plan = schedule.decides_order()
         self.steps_done = 0
         self.skipped_in_a_row: list[tuple[str, ...]] = []
+        self.left_epoch = -1  # the collection that the objective has learnt enough from
         self.step_metrics: dict[str, float] = {}
         self.loader: Callable[[], Any] = list
 
@@ -52,6 +53,10 @@ class AlignmentModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         optimizer.zero_grad(set_to_none=True)
         lr = float(optimizer.param_groups[0]["lr"])
+        self._batch = batch
+        if batch.epoch == self.left_epoch:
+            self.step_metrics = {"lr": lr}
+            return self._nothing(batch)
         weights = self.trainer.world_size / batch.count  # gradients are averaged over processes: a mean of sums
         outputs: list[LossOutput] = []
         for i, micro in enumerate(batch.micro):
@@ -62,8 +67,15 @@ class AlignmentModule(L.LightningModule):
                 with torch.autocast(self.device.type, enabled=False):
                     self.trainer.strategy.backward(loss, None)
         self.step_metrics = mean_metrics(over_processes(metric_sums(outputs), self.device)) | {"lr": lr}
-        self._batch = batch
+        if self.objective.enough(self.step_metrics):
+            self.left_epoch = batch.epoch
         return loss
+
+    def _nothing(self, batch: StepBatch) -> Tensor:
+        """A loss that changes nothing. Other processes wait for gradients, so there it is that of a micro-batch, times 0."""
+        if self.trainer.world_size == 1:
+            return torch.zeros((), requires_grad=True)
+        return self.objective.loss(self.models, batch.micro[-1]).loss * 0.0
 
     def optimizer_zero_grad(self, *_: Any) -> None:
         """Nothing: Lightning calls this between our last forward and backward; training_step has cleared them."""
@@ -72,13 +84,16 @@ class AlignmentModule(L.LightningModule):
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by norm, and guard: a non-finite loss or gradient never touches the weights."""
+        if self._batch.epoch == self.left_epoch:
+            optimizer.zero_grad(set_to_none=True)  # no gradient: the optimizer passes every parameter over
+            return
         parameters = [p for _, p in self.models.trained_parameters()]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
         self.step_metrics["grad_norm"] = norm
         if math.isfinite(norm) and math.isfinite(self.step_metrics["loss"]):
             self.skipped_in_a_row.clear()
             return
-        optimizer.zero_grad(set_to_none=True)  # no gradient: the optimizer passes every parameter over
+        optimizer.zero_grad(set_to_none=True)
         self.skipped_in_a_row.append(self._batch.ids)
         if len(self.skipped_in_a_row) >= self.optim.max_skipped:
             raise all_skipped(self.skipped_in_a_row, self._batch.index + 1)
@@ -87,6 +102,7 @@ class AlignmentModule(L.LightningModule):
         """Called by the first callback, so that every other one sees the step done."""
         self.steps_done = batch.index + 1
         self.step_metrics["skipped_steps"] = float(len(self.skipped_in_a_row))
+        self.step_metrics["left_out"] = float(batch.epoch == self.left_epoch)
 
     def where(self) -> dict[str, float]:
         """The position of a record: Lightning takes "step" for its x-axis."""
@@ -112,6 +128,8 @@ class AlignmentModule(L.LightningModule):
             "steps_done": self.steps_done,
             "plan": dict(self.plan),
             "skipped_in_a_row": [list(ids) for ids in self.skipped_in_a_row],
+            "left_epoch": self.left_epoch,
+            "objective": self.objective.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -121,3 +139,6 @@ class AlignmentModule(L.LightningModule):
         refuse_foreign(theirs, ours)
         self.steps_done = int(position["steps_done"])
         self.skipped_in_a_row = [tuple(ids) for ids in position["skipped_in_a_row"]]
+        self.left_epoch = int(position.get("left_epoch", -1))
+        if position.get("objective"):
+            self.objective.load_state_dict(position["objective"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from core.rows import Row
 
@@ -58,9 +58,14 @@ class Objective(ABC):
         reward_use: "measured" (a composed reward is only reported), "optional" (used if composed),
             "required", or "refused" (composing one is an error).
         generates: True where the policy answers prompts, so that validation samples and scores answers.
+        minibatches: optimizer steps of one pass over a collection, of an objective that collects every epoch, where
+            `data.rows_per_epoch` does not say how many rows are collected.
         passes: how often an epoch walks over what was collected, each time in a fresh order.
         mean_over: what the loss is a mean over; the core normalises by its count in the whole optimizer step.
         default_lr: the learning rate for a model of ordinary size, used where `optim.lr` is null.
+        default_eps: Adam's epsilon, used where `optim.eps` is null.
+        on_policy: True where the loss divides by the probability with which an answer was sampled. Then greedy answers
+            are refused, top-k and top-p are warned about, and the sampler's log-probs are held against the scorer's.
         reads_ties: True where rows without any preference are wanted (else they are left out and counted).
         margins_may_miss: True where some rows may have a margin and others not.
         heads_by: a column by which a trained reward model has a head for each value ("group"); "" = one head.
@@ -68,14 +73,17 @@ class Objective(ABC):
 
     api_version: ClassVar[int] = 1
     reads: Reads = "demonstrations"
-    trains: ClassVar[frozenset[Role]] = frozenset({"policy"})
+    trains: frozenset[Role] = frozenset({"policy"})
     frozen: frozenset[Role] = frozenset()
     collects: Collects = "never"
     reward_use: ClassVar[Literal["measured", "optional", "required", "refused"]] = "measured"
     generates: ClassVar[bool] = True
+    minibatches: int = 16
     passes: int = 1
     mean_over: MeanOver = "tokens"
     default_lr: ClassVar[float] = 1e-5
+    default_eps: ClassVar[float] = 1e-8
+    on_policy: ClassVar[bool] = False
     reads_ties: bool = False
     margins_may_miss: bool = False
     heads_by: str = ""
@@ -105,3 +113,22 @@ class Objective(ABC):
     def diagnose(self, metrics: Mapping[str, float]) -> str:
         """Look at a step's metrics; return advice in plain words ("" = all well). Logged once per text."""
         return ""
+
+    def enough(self, metrics: Mapping[str, float]) -> bool:
+        """Look at a step's metrics, over all processes, before its gradient is used.
+
+        True leaves this step and the rest of the epoch's steps out: what was collected has been learnt from enough.
+        """
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `collect` has gathered over the epochs (an adapted coefficient, the best answers so far), a copy.
+
+        Plain containers; it goes into checkpoints. Of a run on several processes it must be the same in each.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`; also called with what a fresh objective gave."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps nothing, and got the state {sorted(state)}.")

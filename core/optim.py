@@ -25,13 +25,24 @@ def lr_factor(step: int, total: int, optim: Optim) -> float:
 
 
 def build_optimizer(models: Models, optim: Optim, total_steps: int) -> Any:
-    """AdamW over the trained parameters, matrices with weight decay and vectors without, and its schedule."""
-    matrices = [p for _, p in models.trained_parameters() if p.ndim >= 2]
-    vectors = [p for _, p in models.trained_parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    """AdamW over the trained parameters, matrices with weight decay and vectors without, and its schedule.
+
+    Roles with a learning rate of their own (`optim.role_lr`) have groups of their own.
+    """
     assert optim.lr is not None
+    eps = 1e-8 if optim.eps is None else optim.eps
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in models.trained_parameters():
+        lr = optim.role_lr.get(name.partition(".")[0], optim.lr)
+        groups.setdefault((lr, parameter.ndim >= 2), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=optim.lr, betas=(optim.betas[0], optim.betas[1]), eps=optim.eps, fused=True
+        [
+            {"params": parameters, "lr": lr, "weight_decay": optim.weight_decay if matrix else 0.0}
+            for (lr, matrix), parameters in groups.items()
+        ],
+        betas=(optim.betas[0], optim.betas[1]),
+        eps=eps,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, optim))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

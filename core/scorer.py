@@ -111,6 +111,18 @@ def load_scorer(
     return _finished(_classifier(path, config, dtype, revision), facts)
 
 
+def has_head(path: str, revision: str | None = None) -> bool:
+    """Does the folder or hub id hold a scorer, and not a language model?
+
+    Raises:
+        ModelError: nothing there.
+    """
+    settings = _adapter(path)
+    if settings is not None:
+        return settings.get("task_type") == "SEQ_CLS"
+    return _is_classifier(_config(path, revision))
+
+
 def _check_heads(path: str, wanted: Sequence[str], facts: RewardFacts) -> None:
     if wanted and list(wanted) != list(facts.heads):
         raise ModelError(

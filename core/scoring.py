@@ -25,16 +25,23 @@ log = logging.getLogger("accordant")
 
 def score_tokens(model: nn.Module, batch: Batch, plain_head: bool, *, temperature: float, statistics: bool) -> TokenScores:
     """(M,) scores of the batch's masked tokens. Hidden states are gathered first: the head sees no other position."""
-    causal = base_model(model)
-    plan = batch.plan
     if not plain_head:
-        return _scores_from_logits(causal, batch, temperature)
+        return _scores_from_logits(base_model(model), batch, temperature)
+    hidden = predicting_states(model, batch)
+    return scores_of_states(model, hidden, batch, temperature=temperature, statistics=statistics)
+
+
+def predicting_states(model: nn.Module, batch: Batch) -> Tensor:
+    """(M, H) hidden states of the positions that predict the masked tokens, under any layout."""
     with fast_linear():
-        hidden = forward_hidden(causal.base_model, plan)[plan.predict_at]
-    head = causal.get_output_embeddings()
-    return linear_logps(
-        hidden, head.weight, getattr(head, "bias", None), plan.targets, temperature=temperature, statistics=statistics
-    )
+        return forward_hidden(base_model(model).base_model, batch.plan)[batch.plan.predict_at]
+
+
+def scores_of_states(model: nn.Module, hidden: Tensor, batch: Batch, *, temperature: float, statistics: bool) -> TokenScores:
+    """(M,) scores of the masked tokens from `predicting_states`, where the head is a matrix product."""
+    head, targets = base_model(model).get_output_embeddings(), batch.plan.targets
+    bias = getattr(head, "bias", None)
+    return linear_logps(hidden, head.weight, bias, targets, temperature=temperature, statistics=statistics)
 
 
 def score_responses(model: nn.Module, batch: Batch) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.errors import ConfigError, nearest
@@ -18,6 +18,9 @@ class ModelSpec:
         policy: folder in the Hugging Face layout, or hub id.
         reward: folder or id that a reward model is trained from: a policy (its head is replaced) or a reward model;
             None = the policy's.
+        value: where the value network starts: a folder or id of a policy or reward model, or "shared" = a head on the
+            policy's own trunk; None = a network of its own with the policy's weights.
+        value_head: "auto" = as it is in `value`'s folder, zero where that has none; "zero"; "normal".
         reference: another folder or id for the frozen reference; None = the policy as it was at the start.
         tokenizer: folder or id, where it is not the policy's.
         revision: branch, tag or commit on the hub.
@@ -32,6 +35,8 @@ class ModelSpec:
     name: str = "hf"
     policy: str | None = None
     reward: str | None = None
+    value: str | None = None
+    value_head: str = "auto"
     reference: str | None = None
     tokenizer: str | None = None
     revision: str | None = None
@@ -46,6 +51,7 @@ class ModelSpec:
         _one_of("model.name", self.name, ("hf", "pocket"))
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         _one_of("model.layout", self.layout, ("auto", "shared", "packed", "padded"))
+        _one_of("model.value_head", self.value_head, ("auto", "zero", "normal"))
         if not 0 < self.lr_scale < math.inf:
             raise ConfigError(f"model.lr_scale is {self.lr_scale}; expected a positive number.")
         if self.name == "hf" and self.policy is None and self.reward is None:
@@ -59,8 +65,8 @@ class ModelSpec:
             )
 
 
-def check_reward_start(reward: str | None, trains: Collection[str]) -> None:
-    """`model.reward` is where a reward model starts: an error where none is trained.
+def check_starts(reward: str | None, value: str | None, trains: Collection[str]) -> None:
+    """`model.reward` and `model.value` are where these models start: an error where none is trained.
 
     Raises:
         ConfigError: with what may have been meant.
@@ -70,6 +76,8 @@ def check_reward_start(reward: str | None, trains: Collection[str]) -> None:
             f"model.reward={reward}, but this objective trains no reward model.",
             "To score answers with one, compose reward=learned reward.path=...; to train one, objective=reward_bt.",
         )
+    if value is not None and "value" not in trains:
+        raise ConfigError(f"model.value={value}, but this objective has no value network.", "objective=ppo has one.")
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,9 @@ class Optim:
 
     Attributes:
         lr: learning rate; None = the objective's default times the model's lr_scale.
-        betas, eps, weight_decay: of AdamW (Loshchilov & Hutter 2019). Decay spares biases and norms.
+        role_lr: learning rates of single roles, {value: 1e-4}; the others have `lr`.
+        betas, eps, weight_decay: of AdamW (Loshchilov & Hutter 2019). Decay spares biases and norms; eps None = the
+            objective's default.
         schedule: after the warm-up, "linear" or "cosine" to zero at the last step, or "constant".
         warmup_ratio: share of the planned steps in which lr rises linearly from zero.
         max_skipped: stop after this many steps in a row with a non-finite loss or gradient.
@@ -122,8 +132,9 @@ class Optim:
 
     name: str = "adamw"
     lr: float | None = None
+    role_lr: Mapping[str, float] = field(default_factory=dict)
     betas: Sequence[float] = (0.9, 0.95)
-    eps: float = 1e-8
+    eps: float | None = None
     weight_decay: float = 0.0
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = 0.05
@@ -134,7 +145,8 @@ class Optim:
             "name": (self.name == "adamw", "adamw"),
             "lr": (self.lr is None or 0 < self.lr < math.inf, "a positive number"),
             "betas": (_are_two_shares(self.betas), "two numbers from 0 to below 1"),
-            "eps": (0 < self.eps < math.inf, "a positive number"),
+            "role_lr": (_are_rates(self.role_lr), "a map of roles (policy, value, reward) and positive numbers"),
+            "eps": (self.eps is None or 0 < self.eps < math.inf, "a positive number"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "schedule": (self.schedule in ("linear", "cosine", "constant"), "linear, cosine or constant"),
             "warmup_ratio": (0 <= self.warmup_ratio < 1, "0 to below 1"),
@@ -180,6 +192,13 @@ class Evaluate:
 def _are_two_shares(values: Any) -> bool:
     two = isinstance(values, (list, tuple)) and len(values) == 2
     return two and all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values)
+
+
+def _are_rates(value: Any) -> bool:
+    roles = ("policy", "value", "reward")
+    return isinstance(value, Mapping) and all(
+        role in roles and isinstance(lr, (int, float)) and 0 < lr < math.inf for role, lr in value.items()
+    )
 
 
 def _one_of(key: str, value: Any, known: Sequence[str]) -> None:

@@ -43,6 +43,16 @@ def mean_metrics(sums: Mapping[str, tuple[float, int]]) -> dict[str, float]:
     return {name: total / count for name, (total, count) in sums.items() if count}
 
 
+def summed(parts: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, tuple[float, int]]:
+    """Name -> (sum, count) of several processes put together."""
+    sums: dict[str, tuple[float, int]] = {}
+    for part in parts:
+        for name, (total, count) in part.items():
+            before, number = sums.get(name, (0.0, 0))
+            sums[name] = (before + total, number + count)
+    return sums
+
+
 def over_processes(sums: dict[str, tuple[float, int]], device: torch.device) -> dict[str, tuple[float, int]]:
     """Sums over all processes: what is logged is the step's, and all agree whether its loss is finite."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

@@ -27,7 +27,7 @@ from core.errors import ConfigError, TrainingError, nearest
 from core.evaluation import Evaluation, Evaluator
 from core.finish import finish
 from core.log import build_loggers, close_loggers, log_samples
-from core.loop import Shard, StepLoader, Surroundings, ValidationSteps
+from core.loop import Schedule, Shard, StepLoader, Surroundings, ValidationSteps
 from core.memory import keep_freed_blocks
 from core.module import AlignmentModule
 from core.report import build_report
@@ -165,11 +165,19 @@ def assemble(run: Run, module: AlignmentModule, loggers: Sequence[Any]) -> tuple
             rollouts=run.folder.path / "rollouts",
             shard=lambda: Shard(trainer.global_rank, trainer.world_size),
             poll=signals.poll,
+            record=lambda metrics, step: record_collection(loggers, metrics, step, run.schedule),
         ),
     )
     module.loader = lambda: loader
     run.models.autocast_dtype = _autocast_dtype(trainer.precision)
     return signals, trainer
+
+
+def record_collection(loggers: Sequence[Any], metrics: Mapping[str, float], step: int, schedule: Schedule) -> None:
+    """The metrics of a collection, in the line of the step that follows it: that is the first one it changes."""
+    place = {"step": float(step), "epoch": (step - 1) / schedule.steps_per_epoch}
+    for logger in loggers:
+        logger.log_metrics({**metrics, **place}, step)
 
 
 def _trainer(**options: Any) -> L.Trainer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,26 +26,26 @@ VOCABULARY = 61
 class ScriptedContext(CollectContext):
     """A context without models: sampled tokens, log-probs and scores are functions of the row alone.
 
-    `generate` answers with made-up tokens, `token_logps` with made-up numbers below zero, `score` with the number of tokens
-    and a little that tells answers of one length apart. `notes` keeps what the objective said.
+    `generate` answers with made-up tokens, `token_logps` with made-up numbers below zero, `values` with some above, `score`
+    with the number of tokens and a little that tells answers of one length apart. `notes` and `metrics` keep what the
+    objective said.
     """
 
     def __init__(self, epoch: int = 0) -> None:
-        self.epoch, self.rng = epoch, random.Random(epoch)
+        self.epoch, self.rng, self.temperature = epoch, random.Random(epoch), 1.0
         self.notes: list[str] = []
+        self.metrics: dict[str, float] = {}
 
-    def generate(self, rows: Sequence[Row], n: int = 1) -> list[Row]:
+    def generate(self, rows: Sequence[Row], n: int = 1, *, temperature: float | None = None) -> list[Row]:
         return [row.with_responses([_answer(f"{self.epoch}/{row.id}/{k}", "old_logps") for k in range(n)]) for row in rows]
 
-    def token_logps(self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False) -> list[Row]:
-        return [
-            row.with_responses(
-                [r.with_field(field, [-1.0 - (t % 7) / 7 for t in r.tokens]) for r in row.responses],
-                margins=row.margins,
-                ties=row.ties,
-            )
-            for row in rows
-        ]
+    def token_logps(
+        self, role: Role, rows: Sequence[Row], field: str, *, cache: bool = False, temperature: float = 1.0
+    ) -> list[Row]:
+        return _with_field(rows, field, lambda token: -1.0 - (token % 7) / 7)
+
+    def values(self, rows: Sequence[Row], field: str = "values") -> list[Row]:
+        return _with_field(rows, field, lambda token: (token % 5) / 5)
 
     def score(self, rows: Sequence[Row]) -> list[Row]:
         return [
@@ -60,8 +60,20 @@ class ScriptedContext(CollectContext):
     def scores(self, role: Role, rows: Sequence[Row]) -> list[list[float]]:
         return [[sum(r.tokens) / 100 for r in row.responses] for row in rows]
 
+    def log(self, metrics: Mapping[str, float], count: int) -> None:
+        self.metrics.update(metrics)
+
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+def _with_field(rows: Sequence[Row], field: str, number: Callable[[int], float]) -> list[Row]:
+    return [
+        row.with_responses(
+            [r.with_field(field, [number(t) for t in r.tokens]) for r in row.responses], margins=row.margins, ties=row.ties
+        )
+        for row in rows
+    ]
 
 
 def _answer(seed: str, field: str = "") -> Response:

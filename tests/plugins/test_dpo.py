@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from core import functional as F
-from core.api import CollectContext
 from core.batch import build_batch
 from core.errors import ConfigError
 from core.functional import TokenScores
 from core.rows import Response, Row
+from core.trial import ScriptedContext
 from plugins.objectives.dpo import DPO, best_against_worst
 from tests.plugins import trl_parity as parity
 from tests.plugins.test_sft import assert_equals
@@ -182,17 +182,17 @@ def test_pairs_that_need_a_reward_say_so(pairs):
         DPO(pairs=pairs).bind(None)
 
 
-class Context(CollectContext):
+class Context(ScriptedContext):
     """Answers of 1 to n tokens; the score is what the test says; reference log-probs are -1 a token."""
 
     def __init__(self, scores=None):
         self.epoch, self.rng, self.calls, self.notes, self.given = 0, random.Random(0), [], [], scores
 
-    def generate(self, rows, n=1):
+    def generate(self, rows, n=1, *, temperature=None):
         self.calls.append(f"generate {n}")
         return [r.with_responses([Response([5] * (k + 1), [True] * (k + 1)) for k in range(n)]) for r in rows]
 
-    def token_logps(self, role, rows, field, *, cache=False):
+    def token_logps(self, role, rows, field, *, cache=False, temperature=1.0):
         self.calls.append(f"{role} {field} cache={cache}")
         return [
             r.with_responses([a.with_field(field, [-1.0] * len(a.tokens)) for a in r.responses], margins=r.margins)

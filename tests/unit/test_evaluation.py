@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.collect import CollectContext, Reward
+from core.collect import Reward
 from core.evaluation import EVALUATION_EPOCH, Evaluator, evaluate_policy
 from core.reward import RewardSource
 from core.rows import Response, Row
+from core.trial import ScriptedContext
 
 PROMPTS = [Row(i, [3], prompt_text=f"prompt {i}") for i in "abc"]
 ANSWERS = {
@@ -24,17 +25,17 @@ LOGPS = {
 }
 
 
-class Scripted(CollectContext):
+class Scripted(ScriptedContext):
     def __init__(self, roles=("policy", "reference"), reward=None):
         self.models, self.reward, self.epochs = SimpleNamespace(has=lambda role: role in roles), reward, []
 
     def start_epoch(self, epoch):
         self.epochs.append(epoch)
 
-    def generate(self, rows, n=1):
+    def generate(self, rows, n=1, *, temperature=None):
         return [row.with_responses([ANSWERS[row.id]] * n) for row in rows]
 
-    def token_logps(self, role, rows, field, *, cache=False):
+    def token_logps(self, role, rows, field, *, cache=False, temperature=1.0):
         assert not cache  # the policy changes
         return [r.with_responses([r.responses[0].with_field(field, LOGPS[role][r.id])]) for r in rows]
 

@@ -28,15 +28,15 @@ from core.errors import (
 )
 from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Role
 from core.paths import cache_folder
-from core.processes import from_all_processes
+from core.processes import from_all_processes, global_moments
 from core.redact import Redactor, looks_secret
 from core.reward import Compared, RewardSource, Sample, Scored, checked_scores, samples_of
 from core.rows import Message, Response, Row
 
 if TYPE_CHECKING:
     from core import functional
-    from core.batch import Batch, build_batch
-    from core.collect import CollectContext
+    from core.batch import Batch, build_batch, with_token_fields
+    from core.collect import CollectContext, with_scores
     from core.functional import TokenScores
     from core.models import Models
     from core.reward_model import RewardModel
@@ -76,9 +76,12 @@ __all__ = [
     "checked_scores",
     "from_all_processes",
     "functional",
+    "global_moments",
     "looks_secret",
     "nearest",
     "samples_of",
+    "with_scores",
+    "with_token_fields",
 ]
 
 
@@ -99,7 +102,9 @@ def build_reward(options: str | Mapping[str, Any], where: str) -> RewardSource:
 _HEAVY = {
     "Batch": "core.batch",
     "build_batch": "core.batch",
+    "with_token_fields": "core.batch",
     "CollectContext": "core.collect",
+    "with_scores": "core.collect",
     "Models": "core.models",
     "RewardModel": "core.reward_model",
     "TokenScores": "core.functional",

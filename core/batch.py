@@ -13,7 +13,7 @@ Three layouts, equal in loss and gradient:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -186,6 +186,20 @@ def build_batch(rows: Sequence[Row], layout: Layout = "shared") -> Batch:
         plan=_plan(rows, tokens, mask, layout),
         groups=tuple(group_of(row) for row in rows),
     )
+
+
+def with_token_fields(rows: Sequence[Row], fields: Mapping[str, Tensor]) -> list[Row]:
+    """The rows with numbers (N, T) on their response tokens, laid out as `build_batch` lays them out."""
+    numbers = {name: values.tolist() for name, values in fields.items()}
+    out, n = [], 0
+    for row in rows:
+        responses = []
+        for r in row.responses:
+            added = {name: values[n][: len(r.tokens)] for name, values in numbers.items()}
+            responses.append(dataclasses.replace(r, token_fields={**r.token_fields, **added}))
+            n += 1
+        out.append(row.with_responses(responses, margins=row.margins, ties=row.ties))
+    return out
 
 
 def group_of(row: Row) -> str:

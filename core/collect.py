@@ -27,6 +27,7 @@ from core.models import Models, fingerprint
 from core.objective import Role
 from core.rows import Response, Row
 from core.settings import Generation
+from core.step import summed
 
 log = logging.getLogger("accordant")
 
@@ -77,12 +78,21 @@ class CollectContext(ABC):
     def log(self, metrics: Mapping[str, float], count: int) -> None:
         """Metrics of this collection, means over `count` items: they are recorded with the step that follows.
 
-        Over several processes they become means over all items. Names stay the same from collection to collection.
+        Over several calls and processes they become means over all items. Names stay the same from collection to collection.
         """
 
     @abstractmethod
     def note(self, text: str) -> None:
         """Say something about this collection, in the log and in the run's notes."""
+
+
+def with_scores(rows: Sequence[Row], ctx: CollectContext) -> list[Row]:
+    """The rows with those of their answers that have a score; what is left out is counted in a note."""
+    kept = [row.with_responses([r for r in row.responses if r.score is not None]) for row in rows]
+    left_out = sum(len(row.responses) for row in rows) - sum(len(row.responses) for row in kept)
+    if left_out:
+        ctx.note(f"{left_out} answers are left out: the reward gave them no score.")
+    return [row for row in kept if row.responses]
 
 
 class ModelContext(CollectContext):
@@ -120,7 +130,7 @@ class ModelContext(CollectContext):
 
     def log(self, metrics: Mapping[str, float], count: int) -> None:
         if count:
-            self._sums |= {name: (float(value) * count, count) for name, value in metrics.items()}
+            self._sums = summed([self._sums, {name: (float(value) * count, count) for name, value in metrics.items()}])
 
     def logged(self) -> dict[str, tuple[float, int]]:
         """Name -> (sum, count) of what this process has logged since the last time; each is handed out once."""
@@ -208,13 +218,20 @@ class ModelContext(CollectContext):
         return _attach(rows, field, self._per_token("value", rows, "values", self.models.values))
 
     def sampler_gap(self, rows: Sequence[Row]) -> float:
-        """The largest distance between the log-probs that the sampler kept ("old_logps") and those of a fresh forward."""
+        """The largest distance between the log-probs that the sampler kept ("old_logps") and those of a fresh forward.
+
+        Of tokens whose mask is True: the others have none in a forward.
+        """
         fresh = self.token_logps("policy", rows, "fresh_logps", temperature=self.temperature)
         return max(
-            abs(new - old)
-            for row in fresh
-            for r in row.responses
-            for old, new in zip(r.token_fields["old_logps"], r.token_fields["fresh_logps"], strict=True)
+            (
+                abs(new - old)
+                for row in fresh
+                for r in row.responses
+                for old, new, counts in zip(r.token_fields["old_logps"], r.token_fields["fresh_logps"], r.mask, strict=True)
+                if counts
+            ),
+            default=0.0,
         )
 
     def check_sampler(self, rows: Sequence[Row], most: int = 8, tolerance: float = 1e-2) -> None:

@@ -178,6 +178,65 @@ def plackett_luce_loss(scores: Tensor, row_index: Tensor, ties: Tensor) -> Tenso
     return sums / zeros.index_add(0, row_index, choosing.to(scores.dtype)).clamp(min=1)
 
 
+def kl_estimate(log_ratio: Tensor, estimator: str = "k1") -> Tensor:
+    """(N, T) per-token estimates of KL(pi || ref) from log_ratio = log pi - log ref of tokens that pi sampled.
+
+    k1: log_ratio, unbiased, of either sign        k2: log_ratio^2 / 2, biased, small variance
+    k3: exp(-log_ratio) - 1 + log_ratio, unbiased and never negative
+    Source: Schulman 2020, "Approximating KL divergence". Differs: nothing.
+    """
+    if estimator == "k1":
+        return log_ratio
+    return log_ratio.square() / 2 if estimator == "k2" else torch.expm1(-log_ratio) + log_ratio
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
+    """(N, T) generalised advantage estimates of responses that end after their last masked token.
+
+    delta_t = r_t + gamma V(s_{t+1}) - V(s_t)        A_t = delta_t + gamma lam A_{t+1}
+
+    Args:
+        rewards, values: (N, T); V(s_t) is the value before token t. After the last token the value is 0.
+        mask: (N, T) True at the tokens, which come first in each row; the result is 0 elsewhere.
+    Source: Schulman et al. 2016, eq. 16. With lam = 1 and values 0, A_t is the discounted sum of rewards to come.
+    """
+    rewards, values = rewards * mask, values * mask
+    advantages, ahead = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    coming = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+    deltas = rewards + gamma * coming - values
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        ahead = deltas[:, t] + gamma * lam * ahead
+        advantages[:, t] = ahead
+    return advantages * mask
+
+
+def whiten(values: Tensor, mean: float, variance: float, *, shift: bool = True) -> Tensor:
+    """`values` scaled to variance 1 about their mean, which is taken away too unless `shift` is False.
+
+    The statistics are given, as they are those of all processes. Source: PPO of OpenAI baselines, with their 1e-8.
+    """
+    whitened = (values - mean) / math.sqrt(variance + 1e-8)
+    return whitened if shift else whitened + mean
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """(N, T) - min(ratio A, clip(ratio, 1 - low, 1 + high) A), to be minimised.
+
+    Args: ratio: (N, T) new to old probability of each token.
+    Source: Schulman et al. 2017 (PPO), eq. 7, low = high = epsilon. Two bounds: Yu et al. 2025 (DAPO), section 3.1.
+    """
+    return -torch.minimum(ratio * advantages, ratio.clamp(1.0 - low, 1.0 + high) * advantages)
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """(N, T) max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2) / 2.
+
+    Source: Engstrom et al. 2020, "Implementation matters", eq. 3; as OpenAI baselines. Differs: the half, as there.
+    """
+    near = torch.clamp(values, old_values - clip, old_values + clip)
+    return torch.maximum((values - returns).square(), (near - returns).square()) / 2
+
+
 _CHUNK = 512
 """Positions whose logits are computed at once: (512, V) stays in the processor's cache for common vocabularies."""
 
@@ -210,16 +269,16 @@ class _LinearLogps(torch.autograd.Function):
                 mean_logps[part] = log_probs.mean(dim=-1)
                 correct[part] = (log_probs.argmax(dim=-1) == targets[part]).float()
             kept.append(probs if keep else None)
-        ctx.save_for_backward(hidden, weight, bias, targets, *(kept if keep else []))
+        ctx.save_for_backward(hidden, weight, bias, targets, entropy, *(kept if keep else []))
         ctx.scale = scale
-        ctx.mark_non_differentiable(entropy, correct)
+        ctx.mark_non_differentiable(correct)
         ctx.set_materialize_grads(False)
         return logps, entropy, mean_logps, correct
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, _entropy, grad_mean, _correct):  # type: ignore[no-untyped-def]
-        hidden, weight, bias, targets, *kept = ctx.saved_tensors
+    def backward(ctx, grad, grad_entropy, grad_mean, _correct):  # type: ignore[no-untyped-def]
+        hidden, weight, bias, targets, entropy, *kept = ctx.saved_tensors
         grad = hidden.new_zeros(len(targets), dtype=torch.float32) if grad is None else grad
         total = grad if grad_mean is None else grad + grad_mean
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -232,7 +291,10 @@ class _LinearLogps(torch.autograd.Function):
             # d logp(y) / d logits = onehot(y) - softmax, and d mean logp / d logits = 1/V - softmax;
             # written over the softmax, which nobody needs any more.
             probs = kept[chunk] if kept else _scaled_logits(hidden[part], weight, bias, ctx.scale).softmax(dim=-1)
+            turn = None if grad_entropy is None else _entropy_slope(probs, entropy[part]) * grad_entropy[part, None]
             slope = probs.mul_(-total[part, None]).scatter_add_(1, targets[part, None], grad[part, None])
+            if turn is not None:
+                slope.add_(turn)
             if grad_mean is not None:
                 slope.add_(grad_mean[part, None] / slope.shape[1])
             slope = (slope if ctx.scale == 1.0 else slope.mul_(ctx.scale)).to(hidden.dtype)
@@ -243,6 +305,11 @@ class _LinearLogps(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0).to(bias.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _entropy_slope(probs: Tensor, entropy: Tensor) -> Tensor:
+    """(m, V) d entropy / d logits = - p (log p + H)."""
+    return -probs * (probs.log().clamp_(min=_SMALLEST) + entropy[:, None])
 
 
 _SMALLEST = torch.finfo(torch.float32).min
@@ -257,12 +324,16 @@ def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: f
 
 
 class TokenScores:
-    """What the head says about M target tokens: `logps` and `mean_logps` (with graph), `entropy` and `correct` (without)."""
+    """What the head says about M target tokens.
 
-    __slots__ = ("correct", "entropy", "logps", "mean_logps")
+    `logps`, `mean_logps` and `live_entropy` have a graph; `entropy`, the same numbers for metrics, and `correct` have none.
+    """
 
-    def __init__(self, logps: Tensor, entropy: Tensor, mean_logps: Tensor, correct: Tensor) -> None:
-        self.logps, self.entropy, self.mean_logps, self.correct = logps, entropy, mean_logps, correct
+    __slots__ = ("correct", "entropy", "live_entropy", "logps", "mean_logps")
+
+    def __init__(self, logps: Tensor, live_entropy: Tensor, mean_logps: Tensor, correct: Tensor) -> None:
+        self.logps, self.live_entropy, self.mean_logps, self.correct = logps, live_entropy, mean_logps, correct
+        self.entropy = live_entropy.detach()
 
 
 def linear_logps(
@@ -282,7 +353,7 @@ def linear_logps(
         targets: (M,) token ids.
         temperature: of the distribution that was sampled from; 1 leaves the logits alone.
         statistics: also compute the mean over the vocabulary of log p (M,), the entropy (M,), and whether the target
-            is the most likely token (M,); the last two without gradient.
+            is the most likely token (M,); the last one without gradient.
     """
     with torch.autocast(hidden.device.type, enabled=False):
         parts = _LinearLogps.apply(hidden, weight, bias, targets, 1.0 / temperature, statistics)  # type: ignore[no-untyped-call]

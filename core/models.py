@@ -174,7 +174,7 @@ def _values_of_states(head: nn.Module, states: Tensor) -> Tensor:
 
 
 def _all_spread(scores: TokenScores, batch: Batch) -> TokenScores:
-    return TokenScores(*(_spread(v, batch) for v in (scores.logps, scores.entropy, scores.mean_logps, scores.correct)))
+    return TokenScores(*(_spread(v, batch) for v in (scores.logps, scores.live_entropy, scores.mean_logps, scores.correct)))
 
 
 def _spread(values: Tensor, batch: Batch) -> Tensor:

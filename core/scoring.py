@@ -54,17 +54,24 @@ def score_responses(model: nn.Module, batch: Batch) -> Tensor:
 def _scores_from_logits(causal: Any, batch: Batch, temperature: float) -> TokenScores:
     """The same from the model's own logits, for heads that do more than a matrix product (softcapping, scaling)."""
     plan = batch.plan
+    logits = predicting_logits(causal, batch) / temperature
+    log_probs = torch.log_softmax(logits, dim=-1)
+    entropy = -(log_probs.exp() * log_probs.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
+    with torch.no_grad():
+        correct = (logits.argmax(dim=-1) == plan.targets).float()
+    return TokenScores(log_probs.gather(1, plan.targets[:, None])[:, 0], entropy, log_probs.mean(dim=-1), correct)
+
+
+def predicting_logits(causal: Any, batch: Batch) -> Tensor:
+    """(M, V) fp32, the model's own logits at the positions that predict the masked tokens. Padded layout only."""
+    plan = batch.plan
     if plan.layout != "padded":
         raise ModelError("this model's head needs layout=padded.", "Set model.layout=padded (or auto).")
     out = causal(
         input_ids=plan.input_ids, attention_mask=plan.attention_mask, position_ids=plan.position_ids, use_cache=False
     )
-    logits = out.logits.flatten(0, 1)[plan.predict_at].float() / temperature
-    log_probs = torch.log_softmax(logits, dim=-1)
-    with torch.no_grad():
-        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-        correct = (logits.argmax(dim=-1) == plan.targets).float()
-    return TokenScores(log_probs.gather(1, plan.targets[:, None])[:, 0], entropy, log_probs.mean(dim=-1), correct)
+    logits: Tensor = out.logits.flatten(0, 1)[plan.predict_at].float()
+    return logits
 
 
 _SAYS_NOTHING_OF_LOG_PROBS = {

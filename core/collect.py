@@ -236,7 +236,8 @@ class ModelContext(CollectContext):
 
     def check_sampler(self, rows: Sequence[Row], most: int = 8, tolerance: float = 1e-2) -> None:
         """Say so where the sampler's log-probs are not the scorer's: every ratio of the two would begin away from 1."""
-        rows = [row for row in rows if all("old_logps" in r.token_fields for r in row.responses)][:most]
+        sampled = [row for row in rows if row.responses and all("old_logps" in r.token_fields for r in row.responses)]
+        rows = sampled[:most]
         gap = self.sampler_gap(rows) if rows else 0.0
         low = self.models.autocast_dtype is not None or next(self.models.parameters()).dtype != torch.float32
         if gap > (10 * tolerance if low else tolerance):

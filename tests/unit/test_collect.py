@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from core.collect import ModelContext, Reward, microbatches
-from core.errors import CollectionError, PluginError
+from core.errors import CollectionError, ModelError, PluginError
 from core.models import Models
 from core.reward import RewardSource
 from core.rows import Response, Row
-from core.settings import Generation
+from core.settings import Generation, ModelSpec
+from core.value import value_network
 from tests.support import random_rows, tiny_model, tiny_tokenizer
 
 TRAINS = frozenset({"policy"})
@@ -226,6 +227,127 @@ def test_the_objectives_own_random_numbers_start_anew_each_epoch():
     context.start_epoch(1)
     assert context.rng.random() not in drawn
     assert [other.rng.random() for _ in range(3)] == drawn
+
+
+# --- the distribution that was sampled -----------------------------------------------------------------------------------
+
+
+def masked(rows, every=2):
+    """The same with every second token of each answer out of the loss."""
+    return [
+        row.with_responses(
+            [dataclasses.replace(r, mask=[k % every != 0 for k in range(len(r.tokens))]) for r in row.responses]
+        )
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_log_probs_at_the_sampling_temperature(temperature):
+    """softmax(logits / temperature), by definition; the sampler keeps the same."""
+    models = make_models()
+    context = make_context(models, generation=Generation(max_new_tokens=6, temperature=temperature))
+    assert context.temperature == temperature
+    made = context.generate(random_rows(3, 1), n=2)
+    again = context.token_logps("policy", made, "again", temperature=temperature)
+    by_hand = []
+    for row in made:
+        for r in row.responses:
+            with torch.no_grad():
+                logits = models.of("policy").eval()(input_ids=torch.tensor([row.prompt + r.tokens])).logits[0]
+            table = (logits / temperature).log_softmax(-1)
+            by_hand += [table[len(row.prompt) + k - 1, token].item() for k, token in enumerate(r.tokens)]
+    assert fields(again, "again") == pytest.approx(by_hand, abs=1e-5)
+    assert fields(made, "old_logps") == pytest.approx(by_hand, abs=1e-4)
+    assert context.sampler_gap(made) < 1e-4
+
+
+def test_another_temperature_for_one_call():
+    context = make_context()
+    rows = random_rows(4, 1)
+    greedy = context.generate(rows, n=2, temperature=0)
+    assert [row.responses[0].tokens for row in greedy] == [row.responses[1].tokens for row in greedy]
+    assert context.generate(rows, n=2, temperature=1.0) == context.generate(rows, n=2)
+    assert context.temperature == 1.0
+
+
+def test_the_sampler_is_held_against_the_scorer():
+    """An answer whose kept log-probs are off by 0.25 nats at one token is found; so is a temperature that is forgotten."""
+    notes = []
+    context = make_context(note=notes.append)
+    made = context.generate(random_rows(3, 1), n=2)
+    context.check_sampler(made)
+    assert notes == []
+    first = made[1].responses[0]
+    shifted = list(first.token_fields["old_logps"])
+    shifted[-1] -= 0.25
+    wrong = [made[0], made[1].with_responses([first.with_field("old_logps", shifted)]), made[2]]
+    assert context.sampler_gap(wrong) == pytest.approx(0.25, abs=1e-4)
+    context.check_sampler(wrong)
+    assert "differ from the scorer's by up to 0.25 nats a token" in notes[0]
+    hot = make_context(note=notes.append, generation=Generation(max_new_tokens=6, temperature=2.0))
+    answers = hot.generate(random_rows(3, 1), n=2)
+    hot.temperature = 1.0
+    assert hot.sampler_gap(answers) > 0.05
+
+
+def test_tokens_out_of_the_loss_are_not_compared():
+    """A forward gives them no log-prob: an objective that masks some would look like a broken sampler."""
+    context = make_context()
+    made = masked(context.generate(random_rows(3, 1), n=2))
+    assert context.sampler_gap(made) < 1e-4
+
+
+def test_what_was_not_sampled_is_not_compared():
+    notes = []
+    context = make_context(note=notes.append)
+    context.check_sampler(random_rows(3, 2))
+    context.check_sampler([row.with_responses([]) for row in random_rows(3, 2)])
+    context.check_sampler([])
+    assert notes == []
+
+
+# --- values --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [1, 10**6])
+@pytest.mark.parametrize("value", [None, "shared"])
+def test_values_in_any_microbatch(value, budget):
+    """V(prompt and tokens before): the head on the state before each token, each answer alone through the model."""
+    policy = tiny_model()
+    network = value_network(ModelSpec(policy="tiny", value=value, value_head="normal"), policy)
+    models = Models({"policy": policy, "value": network}, trains=frozenset({"policy", "value"}))
+    rows = [dataclasses.replace(row, margins=(1.0,)) for row in random_rows(5, 2)]
+    made = make_context(models, microbatch_tokens=budget).values(rows)
+    body, head = (policy.model, network.linear) if value else (network.model, network.score)
+    expected = []
+    for row in rows:
+        for r in row.responses:
+            with torch.no_grad():
+                states = body.eval()(input_ids=torch.tensor([row.prompt + r.tokens])).last_hidden_state[0]
+                values = head(states)[:, 0]
+            expected += [values[len(row.prompt) + k - 1].item() if m else 0.0 for k, m in enumerate(r.mask)]
+    assert fields(made, "values") == pytest.approx(expected, abs=1e-5)
+    assert made[0].margins == (1.0,)
+    assert fields(make_context(models).values(rows, "v"), "v") == pytest.approx(expected, abs=1e-5)
+
+
+def test_values_need_a_value_network():
+    with pytest.raises(ModelError, match='the role "value", but this run has: policy, reference'):
+        make_context().values(random_rows(2, 1))
+
+
+# --- what a collection says of itself ------------------------------------------------------------------------------------
+
+
+def test_logged_metrics_are_sums_and_are_handed_out_once():
+    """Means 2 over 3 items and 4 over 1: the sum is 10 over 4."""
+    context = make_context()
+    context.log({"a": 2.0, "b": torch.tensor(0.5)}, 3)
+    context.log({"a": 4.0}, 1)
+    context.log({"a": 100.0}, 0)
+    assert context.logged() == {"a": (10.0, 4), "b": (1.5, 3)}
+    assert context.logged() == {}
 
 
 # --- rewards -----------------------------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from core import loop as loop_file
 from core.collect import ModelContext
 from core.errors import CheckpointError, CollectionError, ConfigError, DataError
 from core.loop import Cut, Schedule, Shard, StepLoader, Surroundings, ValidationSteps, gather, interleaved, step_batch
 from core.models import Models
 from core.objective import Objective
+from core.processes import from_all_processes
 from core.rows import Row
 from core.settings import Generation
 from tests.support import random_rows, tiny_model, tiny_tokenizer
@@ -268,6 +270,89 @@ def test_small_collection_still_fills_every_step(context: ModelContext) -> None:
     assert [len(step.ids) for step in steps] == [1, 1, 1]
 
 
+# -- what a collection leaves behind ----------------------------------------------------------------------------------
+
+
+class Keeping(Scripted):
+    """Keeps how many collections it has made, and logs; may be left in the middle of one."""
+
+    def __init__(self, collects: str = "every_epoch", leave_at: int = -1) -> None:
+        super().__init__(collects)
+        self.made, self.leave_at = 0, leave_at
+
+    def collect(self, rows, ctx):
+        self.made += 1
+        ctx.log({"objective/kl": float(ctx.epoch)}, len(rows))
+        if ctx.epoch == self.leave_at:
+            raise SystemExit(143)
+        return super().collect(rows, ctx)
+
+    def state_dict(self):
+        return {"made": self.made}
+
+    def load_state_dict(self, state):
+        self.made = int(state.get("made", 0))
+
+
+def recorded(objective: Objective, context: ModelContext, **changes: int) -> tuple[StepLoader, list[tuple[dict, int]]]:
+    """A loader, and what it hands out to be recorded."""
+    told: list[tuple[dict, int]] = []
+    around = Surroundings(Clock(), record=lambda metrics, step: told.append((dict(metrics), step)))
+    return StepLoader(objective, random_rows(10, 1, 1), schedule(**changes), context, around), told
+
+
+def test_metrics_of_a_collection_stand_with_the_step_that_follows(context: ModelContext) -> None:
+    """3 steps an epoch: the collections precede steps 1 and 4."""
+    steps, told = recorded(Keeping(), context)
+    list(steps)
+    assert told == [({"objective/kl": 0.0}, 1), ({"objective/kl": 1.0}, 4)]
+    assert context.logged() == {}
+
+
+def test_a_collection_that_logs_nothing_records_nothing(context: ModelContext) -> None:
+    steps, told = recorded(Scripted("every_epoch"), context)
+    list(steps)
+    assert told == []
+
+
+def test_logged_metrics_of_all_processes_are_one_mean(context: ModelContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: 1 over 10 rows; the other's: 4 over 5; a third had none. (10 + 20) / 15 = 2."""
+    steps, told = recorded(Keeping(), context, epochs=2)
+    steps.context.start_epoch(1)
+    others = {"objective/kl": (20.0, 5)}
+    monkeypatch.setattr(loop_file, "from_all_processes", lambda given: [given, others, {}])
+    steps.context.log({"objective/kl": 1.0}, 10)
+    steps._close_collection([], 1)
+    assert told == [({"objective/kl": 2.0}, 4)]
+
+
+def test_a_collection_that_is_left_leaves_no_trace(context: ModelContext, tmp_path: Path) -> None:
+    """Neither in the objective's state nor as a file: a checkpoint written now is that of the border."""
+    objective = Keeping(leave_at=1)
+    steps = StepLoader(objective, random_rows(10, 1, 1), schedule(), context, Surroundings(Clock(), tmp_path))
+    walk = iter(steps)
+    for _ in range(3):
+        next(walk)
+    with pytest.raises(SystemExit):
+        next(walk)
+    assert objective.made == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch_000.jsonl"]
+
+
+@pytest.mark.parametrize(("on_policy", "checks"), [(True, 1), (False, 0)])
+def test_the_sampler_is_checked_at_the_first_collection_alone(
+    context: ModelContext, monkeypatch: pytest.MonkeyPatch, on_policy: bool, checks: int
+) -> None:
+    seen = []
+    monkeypatch.setattr(context, "check_sampler", seen.append)
+    objective = Scripted("every_epoch")
+    objective.on_policy = on_policy  # type: ignore[misc]
+    steps, _ = recorded(objective, context)
+    list(steps)
+    assert len(seen) == checks
+    assert [len(rows) for rows in seen] == [10] * checks
+
+
 # -- validation -----------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +395,26 @@ def test_validation_without_rows_is_one_empty_step(context: ModelContext, collec
 def test_a_users_error_in_one_process_is_every_ones(monkeypatch):
     """The others would wait for its rows for ever."""
     error = DataError("pairs.jsonl:7:margin: is missing.", "Give it one.")
-    monkeypatch.setattr("core.loop.from_all_processes", lambda mine: [mine, error])
+    monkeypatch.setattr("core.processes._gathered", lambda mine: [mine, error])
     with pytest.raises(DataError, match="7:margin"):
         gather(random_rows(2, 2), ["a", "b"])
+
+
+def test_an_error_that_all_processes_know_is_raised_at_once(context: ModelContext, monkeypatch) -> None:
+    """It came while an objective asked the others for something: who then waited for their rows would wait for ever."""
+    asked = []
+
+    class Asking(Scripted):
+        def collect(self, rows, ctx):
+            return from_all_processes(list(rows))[0]
+
+    def gathered(mine):
+        asked.append(mine)
+        return [mine, DataError("judge: no answer.")]
+
+    monkeypatch.setattr("core.processes._gathered", gathered)
+    around = Surroundings(start=lambda: 0, shard=lambda: Shard(0, 2))
+    steps = StepLoader(Asking("every_epoch"), random_rows(4, 1), Schedule(4, 4, 2, 1), context, around)
+    with pytest.raises(DataError, match="no answer"):
+        next(iter(steps))
+    assert len(asked) == 1

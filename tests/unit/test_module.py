@@ -20,7 +20,18 @@ from core.train import fit
 from plugins.objectives.dpo import DPO
 from plugins.objectives.sft import SFT
 from tests.support import random_rows, tiny_run
-from tests.trials import KINDS, TokenSum, assert_same, finished, fitted, last_checkpoint, metrics_of, trial, watched
+from tests.trials import (
+    KINDS,
+    TokenSum,
+    assert_equal_runs,
+    assert_same,
+    finished,
+    fitted,
+    last_checkpoint,
+    metrics_of,
+    trial,
+    watched,
+)
 
 # -- arithmetic -----------------------------------------------------------------------------------------------------
 
@@ -199,6 +210,92 @@ def test_no_memory_left_names_the_knobs(tmp_path: Path, monkeypatch: pytest.Monk
     for knob in ("data.microbatch_tokens", "model.gradient_checkpointing", "generation.batch_rows"):
         assert knob in error.value.hint
     assert last_checkpoint(run.folder.path)["accordant"]["steps_done"] == 3
+
+
+# -- leaving an epoch early -------------------------------------------------------------------------------------------
+
+
+class Contented(Objective):
+    """SFT on its own rows, collected each epoch; has had enough at the given calls of `enough` (from 1)."""
+
+    mean_over = "tokens"
+    collects = "every_epoch"
+    generates = False
+
+    def __init__(self, *at: int) -> None:
+        self.inner, self.at, self.asked, self.collected = SFT(), at, 0, 0
+
+    def collect(self, rows: Any, ctx: Any) -> Any:
+        self.collected += 1
+        return rows
+
+    def loss(self, models: Any, batch: Any) -> LossOutput:
+        return self.inner.loss(models, batch)
+
+    def enough(self, metrics: Any) -> bool:
+        assert {"loss", "mean_token_accuracy", "lr"} <= metrics.keys()
+        self.asked += 1
+        return self.asked in self.at
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"asked": self.asked, "collected": self.collected}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.asked, self.collected = state["asked"], state["collected"]
+
+
+def contented(path: Path, *at: int, folder: RunFolder | None = None) -> Any:
+    """Two epochs of four steps; every step in several micro-batches."""
+    settings = {"data": {"batch_size": 4, "microbatch_tokens": 30}, "eval": {"at_start": False}}
+    run = tiny_run(path / "run", Contented(*at), random_rows(16, 1, 1), folder=folder, **settings)
+    run.optim = Optim(lr=0.01, weight_decay=0.1, warmup_ratio=0.1)
+    return run
+
+
+def test_the_rest_of_an_epoch_is_left_out_and_the_next_one_is_not(tmp_path: Path) -> None:
+    """Enough at step 2: neither it nor 3 and 4 move a weight or a moment. Steps and learning rates are counted on."""
+    run, weights = contented(tmp_path, 2), Weights()
+    with watched(weights):
+        fit(run)
+    assert [step for step in range(1, 9) if moved(weights, step)] == [1, 5, 6, 7, 8]
+    train = [r for r in metrics_of(run.folder.path) if r["split"] == "train"]
+    assert [r["left_out"] for r in train] == [0, 1, 1, 1, 0, 0, 0, 0]
+    assert ["loss" in r for r in train] == [True, True, False, False, True, True, True, True]
+    assert [r["skipped_steps"] for r in train] == [0] * 8
+    whole = contented(tmp_path / "whole")
+    fit(whole)
+    assert [r["lr"] for r in train] == [r["lr"] for r in metrics_of(whole.folder.path) if r["split"] == "train"]
+    state = last_checkpoint(run.folder.path)["optimizer_states"][0]["state"]
+    assert {float(s["step"]) for s in state.values()} == {5.0}
+    assert run.objective.asked == 6  # steps 1 and 2, then 5 to 8
+
+
+def test_enough_at_an_epochs_last_step_leaves_that_one_out(tmp_path: Path) -> None:
+    run, weights = contented(tmp_path, 4, 5), Weights()
+    with watched(weights):
+        fit(run)
+    assert [step for step in range(1, 9) if moved(weights, step)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_a_left_epoch_stays_left_through_a_resume(tmp_path: Path, stop: int) -> None:
+    """With the objective's state, which says when it has had enough."""
+    whole = contented(tmp_path / "a", 2, 4)
+    fit(whole)
+    assert fitted(contented(tmp_path / "b", 2, 4), stop).exit == 143
+    saved = last_checkpoint(tmp_path / "b" / "run")["accordant"]
+    assert (saved["left_epoch"], saved["objective"]) == (0, {"asked": 2, "collected": 1})
+    rest = contented(tmp_path / "b", 2, 4, folder=RunFolder.reopen(tmp_path / "b" / "run"))
+    fit(rest)
+    assert_equal_runs(whole.folder.path, rest.folder.path)
+    assert rest.objective.state_dict() == whole.objective.state_dict()
+
+
+def test_state_of_an_objective_that_keeps_none_is_refused() -> None:
+    """A checkpoint of another objective: silently forgotten state would be another run."""
+    SFT().load_state_dict(SFT().state_dict())
+    with pytest.raises(ValueError, match=r"SFT keeps nothing, and got the state \['best'\]"):
+        SFT().load_state_dict({"best": 1})
 
 
 # -- a whole step ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from core.errors import ConfigError
 from core.models import Models
 from core.optim import build_optimizer, lr_factor
+from core.scorer import with_new_head
 from core.settings import Optim
 from tests.support import tiny_model
 
@@ -90,9 +91,25 @@ def test_settings_reach_the_optimizer() -> None:
     assert made["lr_scheduler"]["interval"] == "step"
 
 
+def test_roles_may_have_learning_rates_of_their_own() -> None:
+    """Matrices and vectors of each: four groups. The schedule multiplies every rate by the same."""
+    policy = tiny_model()
+    value = with_new_head(tiny_model(seed=1), "float32", ())
+    models = Models({"policy": policy, "value": value}, trains=frozenset({"policy", "value"}), layout="padded")
+    made = build_optimizer(models, Optim(lr=0.5, role_lr={"value": 2.0}, weight_decay=0.1, warmup_ratio=0.5), 4)
+    rates = {id(p): group["lr"] for group in made["optimizer"].param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in policy.parameters()} == {0.5 / 3}
+    assert {rates[id(p)] for p in value.parameters()} == {2.0 / 3}
+    found = sorted((round(g["lr"], 3), g["weight_decay"]) for g in made["optimizer"].param_groups)
+    assert found == [(0.167, 0.0), (0.167, 0.1), (0.667, 0.0), (0.667, 0.1)]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"role_lr": {"value": 0.0}}, "optim.role_lr is {'value': 0.0}; expected a map of roles"),
+        ({"role_lr": {"critic": 0.1}}, "optim.role_lr is {'critic': 0.1}; expected a map of roles"),
+        ({"role_lr": 0.1}, "optim.role_lr is 0.1; expected a map of roles"),
         ({"lr": 0.0}, "optim.lr is 0.0"),
         ({"lr": -1e-5}, "optim.lr is -1e-05"),
         ({"lr": float("nan")}, "optim.lr is nan"),

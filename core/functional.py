@@ -228,6 +228,11 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float
     return -torch.minimum(ratio * advantages, ratio.clamp(1.0 - low, 1.0 + high) * advantages)
 
 
+def clipped_tokens(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """(N, T) 1 where `clipped_surrogate` takes its clipped term, which gives the token no gradient; else 0."""
+    return ((ratio > 1.0 + high) & (advantages > 0) | (ratio < 1.0 - low) & (advantages < 0)).float()
+
+
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
     """(N, T) max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2) / 2.
 

@@ -99,15 +99,11 @@ class PPO(Objective):
         self.kl_coef, self.kl_estimator, self.adaptive = kl_coef, kl_estimator, kl_control == "adaptive"
         self.kl_target, self.kl_horizon, self.target_kl = kl_target, kl_horizon, target_kl
         self.clip_low, self.clip_high = clip_range, clip_range if clip_high is None else clip_high
-        self.value, self.vf_coef, self.value_clip = (
-            value,
-            vf_coef,
-            math.inf if value_clip_range is None else value_clip_range,
-        )
+        self.value, self.vf_coef, self.value_clip = value, vf_coef, value_clip_range or math.inf
         self.gamma, self.lam, self.value_lam = gamma, lam, lam if value_lam is None else value_lam
         self.whiten_advantages, self.whiten_rewards, self.entropy_coef = whiten_advantages, whiten_rewards, entropy_coef
-        self.score_clip, self.missing_eos_score, self.missing_eos_penalty = (
-            score_clip,
+        self.score_limit, self.unended_score, self.unended_cost = (
+            score_clip or math.inf,
             missing_eos_score,
             missing_eos_penalty,
         )
@@ -131,8 +127,9 @@ class PPO(Objective):
         rewards[range(len(scores)), mask.sum(dim=1) - 1] += scores
         advantages, returns = self._advantages(rewards, batch)
         seen = _collected(batch, rows, log_ratio, scores, non_score) | self._fit_of_values(batch, returns)
-        ctx.log(seen | {"objective/kl_coef": self.kl_coef}, len(scores))
+        seen["objective/kl_coef"] = self.kl_coef
         self._adapt(log_ratio.sum(dim=1).tolist())
+        ctx.log(seen | {"episode": self.episodes}, len(scores))
         self._fresh = True
         return with_token_fields(rows, {"advantages": advantages, "returns": returns})
 
@@ -145,12 +142,10 @@ class PPO(Objective):
 
     def _scores(self, batch: Batch, finished: Sequence[bool]) -> Any:
         """(N,) the reward's scores, clipped; of an answer without an end, replaced or lowered."""
-        limit = math.inf if self.score_clip is None else self.score_clip
-        scores = batch.scores.clamp(-limit, limit)
+        scores = batch.scores.clamp(-self.score_limit, self.score_limit)
         for n, ended in enumerate(finished):
             if not ended:
-                given = self.missing_eos_score
-                scores[n] = scores[n] - self.missing_eos_penalty if given is None else given
+                scores[n] = scores[n] - self.unended_cost if self.unended_score is None else self.unended_score
         return scores
 
     def _advantages(self, rewards: Any, batch: Batch) -> tuple[Any, Any]:
@@ -169,8 +164,8 @@ class PPO(Objective):
         """How much of the returns' variance the values explain: 1 = all, 0 = no more than their mean, below = less."""
         if not self.value:
             return {}
-        errors, spread = (returns - batch["values"])[batch.mask], returns[batch.mask]
-        return {"val/explained_variance": float(1 - errors.var(correction=0) / spread.var(correction=0).clamp(min=1e-8))}
+        errors, spread = (returns - batch["values"])[batch.mask].var(correction=0), returns[batch.mask].var(correction=0)
+        return {"val/explained_variance": float(1 - errors / spread.clamp(min=1e-8))}
 
     def _adapt(self, kl: Sequence[float]) -> None:
         """Move the KL coefficient by the KL of each answer to where it meets its target. Ziegler et al. 2019, eq. 4-5."""
@@ -189,15 +184,17 @@ class PPO(Objective):
         log_ratio = (tokens.logps - batch["old_logps"]) * mask
         ratio = log_ratio.exp()
         if self.clip_low is None or self.clip_high is None:
-            policy_loss = F.masked_mean(-advantages * tokens.logps, mask)
+            policy_loss, clipped = F.masked_mean(-advantages * tokens.logps, mask), ratio * 0
         else:
-            policy_loss = F.masked_mean(F.clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high), mask)
+            bounds = self.clip_low, self.clip_high
+            policy_loss = F.masked_mean(F.clipped_surrogate(ratio, advantages, *bounds), mask)
+            clipped = F.clipped_tokens(ratio, advantages, *bounds)
         loss = policy_loss - self.entropy_coef * F.masked_mean(tokens.live_entropy, mask)
         ratio, log_ratio = ratio.detach(), log_ratio.detach()
         metrics = {
             "loss/policy_avg": policy_loss.detach(),
             "policy/approxkl_avg": F.masked_mean(log_ratio.square() / 2, mask),
-            "policy/clipfrac_avg": F.masked_mean(self._clipped(ratio, advantages), mask),
+            "policy/clipfrac_avg": F.masked_mean(clipped.detach(), mask),
             "policy/entropy_avg": F.masked_mean(tokens.entropy, mask),
             "val/ratio": F.masked_mean(ratio, mask),
             "val/ratio_var": F.masked_mean((ratio - 1).square(), mask),
@@ -209,13 +206,6 @@ class PPO(Objective):
             metrics["loss/value_avg"] = value_loss.detach()
             metrics["val/clipfrac_avg"] = F.masked_mean(((values.detach() - old).abs() > self.value_clip).float(), mask)
         return LossOutput(loss, batch.count("tokens"), metrics)
-
-    def _clipped(self, ratio: Any, advantages: Any) -> Any:
-        """(N, T) 1 where the clipped term is the smaller one, so that the token gives no gradient."""
-        if self.clip_low is None or self.clip_high is None:
-            return ratio * 0
-        out = (ratio > 1 + self.clip_high) & (advantages > 0) | (ratio < 1 - self.clip_low) & (advantages < 0)
-        return out.float()
 
     def enough(self, metrics: Mapping[str, float]) -> bool:
         """The policy has moved far enough from the one that answered. The factor is that of Spinning Up's PPO."""
@@ -245,7 +235,7 @@ class PPO(Objective):
 
 def _collected(batch: Batch, rows: Sequence[Row], log_ratio: Any, scores: Any, non_score: Any) -> dict[str, float]:
     """Means over the answers, under TRL's names."""
-    unfinished = [not r.finished for row in rows for r in row.responses]
+    cut = [float(not r.finished) for row in rows for r in row.responses]
     means = {
         "objective/kl": log_ratio.sum(dim=1),
         "objective/entropy": -(batch["old_logps"] * batch.mask).sum(dim=1),
@@ -254,6 +244,4 @@ def _collected(batch: Batch, rows: Sequence[Row], log_ratio: Any, scores: Any, n
         "objective/scores": scores,
         "completions/mean_length": batch.mask.sum(dim=1).float(),
     }
-    return {name: float(value.mean()) for name, value in means.items()} | {
-        "completions/clipped_ratio": sum(unfinished) / len(unfinished)
-    }
+    return {name: float(value.mean()) for name, value in means.items()} | {"completions/clipped_ratio": sum(cut) / len(cut)}

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from core import API_VERSION
+from core.draws import best_of, log_scores, ranked
 from core.errors import (
     CollectionError,
     ConfigError,
@@ -69,6 +70,7 @@ __all__ = [
     "TokenScores",
     "TrainingError",
     "UserError",
+    "best_of",
     "build_batch",
     "build_reward",
     "cache_folder",
@@ -77,8 +79,10 @@ __all__ = [
     "from_all_processes",
     "functional",
     "global_moments",
+    "log_scores",
     "looks_secret",
     "nearest",
+    "ranked",
     "samples_of",
     "with_scores",
     "with_token_fields",

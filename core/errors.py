@@ -11,7 +11,12 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend. `str(error)` is the whole message; `hint` (what to do) is its last line."""
+    """Something the user can mend. `str(error)` is the whole message; `hint` (what to do) is its last line.
+
+    `everywhere`: every process of the run has raised it, and none waits for another.
+    """
+
+    everywhere = False
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.message, self.hint = message, hint

@@ -168,11 +168,7 @@ def gather(made: list[Row] | UserError, ids: Sequence[str]) -> list[Row]:
     Raises:
         UserError: the first one that a process came with; all raise it, so that none waits for another.
     """
-    parts = from_all_processes(made)
-    for part in parts:
-        if isinstance(part, UserError):
-            raise part
-    shares = [part for part in parts if not isinstance(part, UserError)]
+    shares = [part for part in from_all_processes(made) if not isinstance(part, UserError)]
     return shares[0] if len(shares) == 1 else interleaved(shares, ids)
 
 
@@ -290,7 +286,7 @@ class StepLoader:
         try:
             return list(self.objective.collect(rows, self.context))
         except UserError as error:
-            if shard.world == 1:
+            if shard.world == 1 or error.everywhere:
                 raise
             return error
 

@@ -18,7 +18,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from core.api import Batch, CollectContext, ConfigError, LossOutput, Models, Objective, Reads, Response, Row, check_option
+from core.api import (
+    Batch,
+    CollectContext,
+    ConfigError,
+    LossOutput,
+    Models,
+    Objective,
+    Reads,
+    Row,
+    check_option,
+    log_scores,
+    ranked,
+)
 from core.api import functional as F
 
 
@@ -79,9 +91,12 @@ class DPO(Objective):
 
     def collect(self, rows: Sequence[Row], ctx: CollectContext) -> Sequence[Row]:
         if self.pairs == "sampled":
-            rows = ctx.generate(rows, n=self.samples)
+            rows = ctx.score(ctx.generate(rows, n=self.samples))
+            log_scores(ctx, rows)
+        elif self.pairs == "relabelled":
+            rows = ctx.score(rows)
         if self.pairs != "dataset":
-            rows = best_against_worst(ctx.score(rows), ctx)
+            rows = best_against_worst(rows, ctx)
         if self.reference == "cached":
             rows = ctx.token_logps("reference", rows, "ref_logps", cache=self.pairs != "sampled")
         return rows
@@ -128,18 +143,17 @@ def best_against_worst(rows: Sequence[Row], ctx: CollectContext) -> list[Row]:
     """Pairs of the best and the worst scored response of each row; rows that give no pair are left out and counted."""
     made: list[Row] = []
     for row in rows:
-        scored = sorted((r for r in row.responses if r.score is not None), key=_score, reverse=True)
-        if len(scored) >= 2 and _score(scored[0]) > _score(scored[-1]) and scored[0].tokens != scored[-1].tokens:
-            best, worst = scored[0], scored[-1]
-            made.append(row.with_responses([best, worst], margins=(_score(best) - _score(worst),)))
+        scored = ranked(row.responses)
+        if len(scored) < 2:
+            continue
+        (high, best), (low, worst) = scored[0], scored[-1]
+        if high > low and best.tokens != worst.tokens:
+            made.append(row.with_responses([best, worst], margins=(high - low,)))
+    if rows:
+        ctx.log({"pairs/share": len(made) / len(rows)}, len(rows))
     if len(made) < len(rows):
         ctx.note(f"{len(rows) - len(made)} of {len(rows)} prompts gave no pair (equal scores, or no score).")
     return made
-
-
-def _score(response: Response) -> float:
-    assert response.score is not None
-    return response.score
 
 
 def _metrics(batch: Batch, rewards: Any, logps: Any, log_ratios: Any) -> dict[str, Any]:

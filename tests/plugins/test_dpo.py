@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 
 import pytest
 import torch
@@ -186,7 +185,8 @@ class Context(ScriptedContext):
     """Answers of 1 to n tokens; the score is what the test says; reference log-probs are -1 a token."""
 
     def __init__(self, scores=None):
-        self.epoch, self.rng, self.calls, self.notes, self.given = 0, random.Random(0), [], [], scores
+        super().__init__()
+        self.calls, self.given = [], scores
 
     def generate(self, rows, n=1, *, temperature=None):
         self.calls.append(f"generate {n}")
@@ -205,9 +205,6 @@ class Context(ScriptedContext):
 
     def scores(self, role, rows):
         raise AssertionError("dpo has no scorer")
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def scored(row, *scores):
@@ -234,6 +231,42 @@ def test_collect(pairs, calls):
     if pairs == "sampled":
         assert [[len(r.tokens) for r in row.responses] for row in made] == [[4, 1], [4, 1]]
         assert made[0].margins == (3.0,)
+
+
+def test_what_a_sampled_collection_logs():
+    """Two prompts, four answers each, scored 1, 2, 3, 4: the best of two is on average 10/3, of four 4."""
+    objective, context = DPO(pairs="sampled"), Context()
+    objective.bind("length")
+    objective.collect(ROWS, context)
+    assert context.metrics == pytest.approx(
+        {
+            "objective/scores": 2.5,
+            "objective/scores_std": math.sqrt(5 / 3),
+            "frac_reward_zero_std": 0.0,
+            "best_of/1": 2.5,
+            "best_of/2": 10 / 3,
+            "best_of/4": 4.0,
+            "pairs/share": 1.0,
+        }
+    )
+
+
+def test_relabelling_logs_no_curve_of_draws():
+    """The data's two answers are no draws from the policy."""
+    objective, context = DPO(pairs="relabelled"), Context()
+    objective.bind("length")
+    objective.collect(ROWS, context)
+    assert context.metrics == {"pairs/share": 1.0}
+
+
+def test_each_epoch_draws_anew():
+    objective, kept = DPO(pairs="sampled"), []
+    objective.bind("length")
+    for epoch in (0, 1):
+        made = objective.collect([row.with_responses([]) for row in ROWS], ScriptedContext(epoch))
+        kept.append([[r.tokens for r in row.responses] for row in made])
+        assert all(row.responses[0].score > row.responses[1].score for row in made)
+    assert kept[0] != kept[1]
 
 
 def test_relabelling_turns_a_pair_round():
@@ -266,6 +299,15 @@ def test_rows_that_give_no_pair_are_counted():
     made = best_against_worst(rows, context)
     assert [[r.score for r in m.responses] for m in made] == [[2.0, 1.0]]
     assert context.notes == ["3 of 4 prompts gave no pair (equal scores, or no score)."]
+    assert context.metrics == {"pairs/share": 0.25}
+
+
+def test_a_share_without_a_prompt_logs_nothing():
+    """Of several processes one may have none."""
+    objective, context = DPO(pairs="sampled"), Context()
+    objective.bind("length")
+    assert objective.collect([], context) == []
+    assert (context.metrics, context.notes) == ({}, [])
 
 
 def test_equal_answers_are_no_pair():

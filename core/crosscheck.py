@@ -19,6 +19,7 @@ from core.errors import ConfigError, PluginError, nearest
 from core.logger_options import check_loggers
 from core.objective import Objective
 from core.options import reward_options
+from core.policies.places import places
 from core.settings import Evaluate, Generation, ModelSpec, Optim, check_starts
 from core.trainer_options import check_options
 
@@ -47,15 +48,31 @@ RUN = Shape(
     others=("seed", "resume", "logger", "objective", "reward"),
 )
 EVALUATE = Shape(
-    "evaluate", maps=("run", "eval", "evaluate", "plugins"), groups=("model", "data"), others=("seed", "reward")
+    "evaluate",
+    maps=("run", "eval", "evaluate", "plugins"),
+    groups=("model", "data", "generation"),
+    others=("seed", "reward"),
 )
-# What an evaluation of data reads of the groups that it shares with training.
+_READ_OF_DATA = (
+    *("name", "path", "split", "config_name", "revision", "format", "ignore", "max_bad_rows", "template"),
+    *("validation_rows", "seed", "quality", "noise", "ties", "tastes", "responses"),
+)
+# What an evaluation of data reads of the groups that it shares with training, and of `evaluate`.
 READ = {
     "model": ("name", "policy", "tokenizer", "revision"),
+    "data": (*_READ_OF_DATA, "limit"),
+    "generation": (),
+    "evaluate": ("policy", "output", "field", "baselines", "resamples"),
+}
+# The same of an evaluation of policies.
+READ_OF_POLICIES = {
+    "model": ("name", "tokenizer", "dtype", "layout"),
     "data": (
-        *("name", "path", "split", "config_name", "revision", "format", "ignore", "max_bad_rows", "limit", "template"),
-        *("validation_rows", "seed", "quality", "noise", "ties", "tastes", "responses"),
+        *_READ_OF_DATA,
+        *("validation_path", "validation_split", "validation_fraction", "validation_limit"),
+        *("max_length", "max_prompt_length", "truncate_side", "microbatch_tokens"),
     ),
+    "evaluate": ("policy", "against", "reference", "samples", "prompts", "device", "resamples"),
 }
 _PACKAGES = ("core", "plugins", "conf")
 # Keys whose value may be of another kind than the default's.
@@ -79,6 +96,7 @@ _LEAST = {
     "trainer.max_steps": -1,
     "trainer.gradient_clip_val": 0,
     "evaluate.resamples": 1,
+    "evaluate.samples": 1,
 }
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 
@@ -111,30 +129,40 @@ def check_evaluate(composed: Composed) -> None:
     config = composed.config
     check_keys(config, EVALUATE)
     _refuse_targets(config)
-    _refuse_unread(composed.overrides)
+    options = Evaluate(**config["evaluate"])
+    _refuse_unread(composed.overrides, of_policies=options.policy is not None)
     _check_plugin("reward", config, composed.choices)
-    options = reward_options(config)
-    if not options:
+    rewards = reward_options(config)
+    if not rewards and options.policy is None:
         offered = ", ".join(entry.name for entry in registry.entries("reward"))
         raise ConfigError("reward=none, and an evaluation needs something to score by.", f"Compose one of: {offered}.")
-    _check_rewards(options, config["plugins"]["prefer"] or {})
+    _check_rewards(rewards, config["plugins"]["prefer"] or {})
     _check_data(config)
-    ModelSpec(**config["model"])
-    Evaluate(**config["evaluate"])
+    Generation(**config["generation"])
+    if options.policy is None:
+        ModelSpec(**config["model"])
+        return
+    found, _ = places(options, config["data"]["name"] == "sandbox")
+    ModelSpec(**{**config["model"], "policy": found[0].path})
 
 
-def _refuse_unread(overrides: Sequence[str]) -> None:
-    """A key of training that somebody typed would be ignored without a word."""
+def _refuse_unread(overrides: Sequence[str], *, of_policies: bool) -> None:
+    """A key that somebody typed would be ignored without a word."""
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         group, _, name = key.partition(".")
-        read = READ.get(group)
-        if read is not None and name and name.partition(".")[0] not in read:
-            raise ConfigError(
-                f"{key} is given, but an evaluation of data does not read it: it scores all rows of data.path, whole, and "
-                "trains nothing.",
-                f"Leave it out. Read are: {', '.join(f'{group}.{name}' for name in read)}.",
-            )
+        read = (READ_OF_POLICIES if of_policies else READ).get(group)
+        if read is None or not name or name.partition(".")[0] in read:
+            continue
+        what, why = "data", "it scores all rows of data.path, whole, and trains nothing"
+        hint = f"Read are: {', '.join(f'{group}.{name}' for name in read)}." if read else ""
+        if of_policies:
+            what, why = "policies", "they answer the validation prompts, and nothing is trained"
+        elif group in ("generation", "evaluate"):
+            hint = "It is for an evaluation of policies: evaluate.policy=runs/.../policy."
+        if of_policies and key == "model.policy":
+            hint = "Policies are named by evaluate.policy and evaluate.against, their reference by evaluate.reference."
+        raise ConfigError(f"{key} is given, but an evaluation of {what} does not read it: {why}.", f"Leave it out. {hint}")
 
 
 def _refuse_targets(config: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
-"""Score data: `python -m core.evaluate reward=bleu data=jsonl data.path=answers.jsonl`. All else is Hydra's.
+"""Score data, `python -m core.evaluate reward=bleu data=jsonl data.path=answers.jsonl`, or evaluate policies,
+`python -m core.evaluate evaluate.policy=runs/demo/policy reward=gold`. All else is Hydra's.
 
-Compose -> check -> claim a run folder -> score. Torch is imported only where a reward or a tokenizer needs it.
+Compose -> check -> claim a run folder -> evaluate. Torch is imported only where a model, a reward or a tokenizer needs it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core import completion
 from core.errors import ConfigError, UserError
@@ -20,6 +21,7 @@ from core.run import print_error, suppliers
 
 if TYPE_CHECKING:
     from core.compose import Composed
+    from core.runfolder import RunFolder
 
 log = logging.getLogger("accordant")
 
@@ -68,11 +70,13 @@ def job(composed: Composed) -> None:
     from core.scored_files import output_path
 
     config, place = composed.config, composed.output
+    of_policies = config["evaluate"]["policy"] is not None
     claimed = False
     try:
         check_evaluate(composed)
         check_ownership()
-        output_path(config, place)
+        if not of_policies:
+            output_path(config, place)
         if (place / RUN).exists():
             raise ConfigError(
                 f"{near(place)} already belongs to a run; two runs never share a folder.", "Give another run.name."
@@ -81,14 +85,25 @@ def job(composed: Composed) -> None:
     finally:
         if not claimed:
             remove_empty(place)
-    from core.score_data import score_data
 
     plugins = suppliers(config)
     log.info("Run folder: %s", near(place))
-    log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
+    if plugins:
+        log.info("%s.", ", ".join(f"{p['kind']} {p['name']} from {p['distribution']} {p['version']}" for p in plugins))
     with _orderly_end(), RunFolder.create(place, composed.unresolved, plugins) as folder:
-        score_data(config, folder)
+        _evaluate(config, folder, of_policies)
     log.info("Done: %s", near(folder.path))
+
+
+def _evaluate(config: dict[str, Any], folder: RunFolder, of_policies: bool) -> None:
+    if of_policies:
+        from core.evaluate_policies import evaluate_policies
+
+        evaluate_policies(config, folder)
+    else:
+        from core.score_data import score_data
+
+        score_data(config, folder)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ CHUNK = 512
 SCORES = "scores.json"
 VERSION = 1
 _QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
-_COUNTED = ("source", "format", "kind", "read", "rows", "prompts", "dropped", "changed", "bad")
+COUNTED = ("source", "format", "kind", "read", "rows", "prompts", "dropped", "changed", "bad")
+"""What of the data's counts goes into run.json."""
 _SHOWN_ROWS = 24
 _MOST_GROUPS = 20
 
@@ -102,11 +103,7 @@ def _score_data(config: Mapping[str, Any], folder: RunFolder, console: Console) 
     found = [score(reward, rows, console, baseline=reward in others) for reward in (*asked, *others)]
     for source in found:
         if source.scored.moving:
-            log.warning(
-                "%s: running statistics are those of a training run's collections, and here there are none: its scores are "
-                "as before the first one, neither normalised nor clipped.",
-                source.reward.name,
-            )
+            warn_of_statistics(source.reward.name)
     write_scored(output, items, options.field, {s.reward.name: s.table for s in found if not s.baseline})
     summary = summarise(found)
     folder.write_json(SCORES, summary)
@@ -124,6 +121,15 @@ def _score_data(config: Mapping[str, Any], folder: RunFolder, console: Console) 
     return summary
 
 
+def warn_of_statistics(name: str) -> None:
+    """Said of a reward whose statistics run with a training run."""
+    log.warning(
+        "%s: running statistics are those of a training run's collections, and here there are none: its scores are "
+        "as before the first one, neither normalised nor clipped.",
+        name,
+    )
+
+
 def _read(config: Mapping[str, Any], options: Evaluate, folder: RunFolder, console: Console) -> tuple[list[Item], list[Row]]:
     data, report = DataConfig(**config["data"]), DataReport(train=SplitReport("to score"))
     tokenizer = _tokenizer(ModelSpec(**config["model"]), data)
@@ -133,7 +139,7 @@ def _read(config: Mapping[str, Any], options: Evaluate, folder: RunFolder, conso
     for line in report.lines():
         log.info(line)
     counts = dataclasses.asdict(report.train)
-    folder.record(data={key: counts[key] for key in _COUNTED})
+    folder.record(data={key: counts[key] for key in COUNTED})
     return items, rows
 
 
@@ -141,6 +147,10 @@ def _tokenizer(spec: ModelSpec, data: DataConfig) -> Any:
     """Of the model that is given; for the sandbox the pocket model's, where there is one already; else none."""
     from core.warmup import made_pocket
 
+    if spec.policy is not None:
+        log.info(
+            "Of model.policy only the tokenizer is used. To evaluate the policy itself: evaluate.policy=%s.", spec.policy
+        )
     path, revision = spec.tokenizer or spec.policy, None if spec.tokenizer else spec.revision
     if path is None and data.name == "sandbox":
         made = made_pocket()
@@ -165,18 +175,19 @@ def _baselines(rows: Sequence[Row], asked: Sequence[Reward], config: Mapping[str
 # -- scoring -----------------------------------------------------------------------------------------------------------
 
 
-def score(reward: Reward, rows: Sequence[Row], console: Console, *, baseline: bool = False) -> Source:
-    """All rows by one source, in chunks, with progress."""
+def score(reward: Reward, rows: Sequence[Row], console: Console, *, baseline: bool = False, what: str = "") -> Source:
+    """All rows by one source, in chunks, with progress under the name `what`, else the source's."""
     total, done = sum(len(row.responses) for row in rows), 0
+    what = what or reward.name
     scored_rows: list[Row] = []
     parts: list[Scored] = []
-    console.collecting(f"{reward.name}", 0, total)
+    console.collecting(what, 0, total)
     for chunk in _chunks(rows):
         given, scored = reward.score_parts(chunk)
         scored_rows += given
         parts.append(scored)
         done += len(scored.scores)
-        console.collecting(f"{reward.name}", done, total)
+        console.collecting(what, done, total)
     return Source(reward, scored_rows, joined(parts), baseline)
 
 

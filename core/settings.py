@@ -159,9 +159,15 @@ class Optim:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """How data is scored and where the scores go; fields are the keys of `evaluate` in conf/evaluate.yaml.
+    """What is evaluated, and how; fields are the keys of `evaluate` in conf/evaluate.yaml.
 
     Attributes:
+        policy: None = data is scored; else the folder or hub id of a policy that answers prompts, or {path, label}.
+        against: more policies to hold it against: a path, {path, label}, or a list of these.
+        reference: what KL is measured from: "auto" = what the policy's run started from; a path; None = nothing.
+        samples: answers to each prompt.
+        prompts: how many validation prompts are answered, a fixed sample; None = all.
+        device: of the policies; "auto" = a GPU where there is one.
         output: path of the data with its scores, JSONL, gzipped where it ends in .gz; None = scored.jsonl in the run folder.
         field: the column that the scores get; the data must not have it.
         baselines: "auto" = length, and BLEU where there are references, beside the reward where rows are pairs or
@@ -169,6 +175,12 @@ class Evaluate:
         resamples: draws of the bootstrap behind each interval.
     """
 
+    policy: str | Mapping[str, Any] | None = None
+    against: Any = None
+    reference: str | None = "auto"
+    samples: int = 4
+    prompts: int | None = 256
+    device: str = "auto"
     output: str | None = None
     field: str = "rewards"
     baselines: str | Sequence[str] = "auto"
@@ -187,6 +199,10 @@ class Evaluate:
                 f"evaluate.baselines is {self.baselines}; expected auto, or [] for none.",
                 "To score by others too, eval.rewards=[chrf] or eval.rewards=[{name: length, unit: characters}].",
             )
+        if self.prompts is not None and (not isinstance(self.prompts, int) or self.prompts < 2):
+            raise ConfigError(f"evaluate.prompts is {self.prompts!r}; expected a whole number from 2, or null for all.")
+        if self.reference is not None and (not isinstance(self.reference, str) or not self.reference):
+            raise ConfigError(f"evaluate.reference is {self.reference!r}; expected auto, null, or the path of a policy.")
 
 
 def _are_two_shares(values: Any) -> bool:

@@ -18,7 +18,7 @@ from core.errors import DataError
 from core.objective import Reads
 from core.rows import Row
 
-__all__ = ["Data", "DataConfig", "DataReport", "check_data", "load_data"]
+__all__ = ["Data", "DataConfig", "DataReport", "check_data", "load_data", "read_validation"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,37 @@ def load_data(config: DataConfig, tokenizer: Any, reads: Reads, *, margins_may_m
     prompts = _prompts(config, tokenizer, validation or train, rows[1] or rows[0])
     _advise(config, report)
     return Data(*rows, report, prompts)
+
+
+def read_validation(config: DataConfig) -> tuple[list[Example], DataReport]:
+    """The validation examples as the data has them, responses included, without a tokenizer.
+
+    Where the data has none, the training examples (the report's notes say so). The sandbox gives demonstrations, rankings
+    where their size is set.
+
+    Raises:
+        DataError: ill-formed data, too many bad rows, or texts without prompts.
+    """
+    report = DataReport()
+    counts = report.validation
+    if _has_validation(config):
+        reads: Reads | None = ("rankings" if config.responses else "demonstrations") if config.name == "sandbox" else None
+        examples = _read(config, reads, "validation", counts, margins_may_miss=True)
+    else:
+        train, examples = _sources(config, None, report, margins_may_miss=True)
+        if not examples:
+            report.note("The data has no validation rows: the prompts are those of its training rows.")
+            examples, report.validation = train, dataclasses.replace(report.train, name="prompts")
+            counts = report.validation
+    if examples[0].kind == "text":
+        raise DataError(
+            f"{counts.source}: these are texts without prompts (format {counts.format}).",
+            "A policy answers prompts: give a column prompt, or messages.",
+        )
+    if config.validation_limit == 0:
+        raise DataError("data.validation_limit is 0, so there is no prompt.", "Give another, or leave it out.")
+    counts.kind = examples[0].kind
+    return take(examples, config.validation_limit), report
 
 
 def check_data(config: DataConfig, reads: Reads | None = None) -> DataReport:

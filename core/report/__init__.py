@@ -23,6 +23,7 @@ from core.errors import ConfigError
 from core.report.changes import Change, changes, headline, show
 from core.report.charts import HEIGHT, WIDTH, chart_groups
 from core.report.facts import read_facts
+from core.report.policies import section as policies_section
 from core.report.preferences import section
 from core.runfolder import RUN
 from core.text import visible
@@ -52,6 +53,7 @@ def render(facts: dict[str, Any]) -> str:
     return _template().render(
         facts,
         reward=section(facts["preferences"]),
+        compared=policies_section(facts["policies"]),
         groups=chart_groups(facts["series"], facts["likelihood"]),
         width=WIDTH,
         height=HEIGHT,
@@ -60,7 +62,7 @@ def render(facts: dict[str, Any]) -> str:
         # Ours and constant, so they may stand in the page as they are.
         style=Markup(style),
         script=Markup(script),
-        score_names=_score_names(facts["samples"]),
+        score_names=_score_names(facts["samples"], facts["answers"]),
     )
 
 
@@ -73,8 +75,9 @@ def _template() -> Template:
     return environment.from_string(_asset("report.html.jinja"))
 
 
-def _score_names(samples: list[dict[str, Any]]) -> list[str]:
+def _score_names(samples: list[dict[str, Any]], answers: list[dict[str, Any]]) -> list[str]:
     sides = [sample[side] for sample in samples for side in ("before", "after") if sample[side]]
+    sides += [one for sample in answers for given in sample["answers"].values() for one in given]
     return sorted({name for side in sides for name in side["scores"]})
 
 

@@ -17,6 +17,8 @@ from core.redact import Redactor
 from core.report.agreement import FILE as PREFERENCES
 from core.report.agreement import agreement, preferences_of
 from core.report.changes import Change, changes, generated, headline, show
+from core.report.compared import FILE as POLICIES
+from core.report.compared import SAMPLES, policies_of, samples_of
 from core.runfolder import CONFIG, LEADING, METRICS, NOTES, RUN, read_json, read_jsonl, run_state
 
 Points = list[tuple[int, float]]
@@ -42,7 +44,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     found = changes(*_before_after(series, samples))
     step = max((int(r.get("step", 0)) for r in records), default=0)
     preferences = preferences_of(read_json(folder / PREFERENCES))
-    title = _title(config, preferences)
+    policies = policies_of(read_json(folder / POLICIES))
+    title = f"Policy {policies['policy']}" if policies else _title(config, preferences)
     likelihood = log_ratios(series)
     facts = {
         "accordant": __version__,
@@ -50,9 +53,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "title": title,
         "state": state,
         "state_text": _state_text(state, step, run) if config.get("objective") else _ended(state, run),
-        "headline": _headline(found, title, preferences, trained=bool(config.get("objective"))),
-        "changes": [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
+        "headline": policies["verdict"]["text"]
+        if policies
+        else _headline(found, title, preferences, trained=bool(config.get("objective"))),
+        # Of policies the section's own table says it, beside the others.
+        "changes": [] if policies else [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
         "preferences": preferences,
+        "policies": policies,
+        "answers": _clipped(samples_of(read_jsonl(folder / SAMPLES), policies)),
         "step": step,
         "run": _run_rows(run, records, series, config, step),
         "likelihood_warning": _DEGENERATE if _both_fell(likelihood) and not _advised(folder) else "",
@@ -179,6 +187,18 @@ def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
         "finished": bool(record.get("finished", True)),
         "scores": dict(record.get("scores") or {}),
     }
+
+
+def _clipped(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Policies' samples with their texts cut."""
+    return [
+        {
+            **sample,
+            "prompt": _clip(sample["prompt"]),
+            "answers": {label: [_answer(one) for one in given] for label, given in sample["answers"].items()},
+        }
+        for sample in samples
+    ]
 
 
 def _clip(text: str) -> str:

@@ -137,12 +137,16 @@ def test_evaluate_keys_are_fields():
 
 
 def test_evaluate_reads_keys_that_exist_and_all_of_the_sandbox():
-    from core.crosscheck import READ
+    from core.crosscheck import READ, READ_OF_POLICIES
     from core.data.sandbox import Options
+    from core.settings import Evaluate
 
-    for group, read in READ.items():
-        assert set(read) <= set(keys(group)), group
-    assert {field.name for field in dataclasses.fields(Options)} <= set(READ["data"])
+    own = {field.name for field in dataclasses.fields(Evaluate)}
+    for reads in (READ, READ_OF_POLICIES):
+        for group, read in reads.items():
+            assert set(read) <= (own if group == "evaluate" else set(keys(group))), group
+        assert {field.name for field in dataclasses.fields(Options)} <= set(reads["data"])
+    assert set(READ["evaluate"]) | set(READ_OF_POLICIES["evaluate"]) == own
 
 
 @pytest.mark.parametrize("reward", names("reward"))

@@ -1,0 +1,83 @@
+"""The section on policies: what `policies.json` of a run folder says, as sentences, a table, pictures and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.policies.lines import Line, table
+from core.policies.verdict import reference_name
+from core.report.agreement import counted
+from core.report.forest import WIDTH, Entry, Picture, boxes, forest, mark
+
+_KEYS = (("main", "both orders"), ("base", "shown first"), ("people", "shown second"))
+
+
+def section(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """{"verdict", "modes", "remarks", "basis", "labels", "rows", "pictures", "width"}; None without a report."""
+    if report is None:
+        return None
+    return {
+        **{key: report["verdict"][key] for key in ("text", "modes", "remarks")},
+        "basis": _basis(report),
+        "main": report["policy"],
+        "labels": list(report["policies"]),
+        "rows": [_row(line) for line in table(report)],
+        "pictures": [picture for picture in (_wins(report), _lengths(report)) if picture is not None],
+        "width": WIDTH,
+    }
+
+
+def _basis(report: Mapping[str, Any]) -> str:
+    how = report["generation"]
+    limits = f"temperature {how['temperature']:g}, at most {how['max_new_tokens']} tokens"
+    limits += f", top-k {how['top_k']}" if how["top_k"] else ""
+    limits += f", top-p {how['top_p']:g}" if how["top_p"] != 1 else ""
+    answers = f"{counted(report['samples'], 'answer')} of each policy to {counted(report['prompts'], 'prompt')}"
+    return (
+        f"{answers} of {report['source']}, with the same random numbers ({limits}). "
+        f"Intervals are 95 %, from {report['resamples']:,} resamples of the prompts."
+    )
+
+
+def _row(line: Line) -> dict[str, Any]:
+    """The row for the template: each cell is (value, interval)."""
+    cells = [(value, f"[{rest}" if rest else "") for value, _, rest in (cell.partition(" [") for cell in line.cells)]
+    return {
+        "group": line.group,
+        "name": line.name.strip(),
+        "part": line.name.startswith(" "),
+        "help": line.help,
+        "cells": cells,
+    }
+
+
+def _wins(report: Mapping[str, Any]) -> Picture | None:
+    rewards = list(dict.fromkeys(win["reward"] for win in report["wins"]))
+    rivals = list(dict.fromkeys(win["over"] for win in report["wins"]))
+    entries = []
+    for win in report["wins"]:
+        label = win["reward"] if len(rivals) == 1 else win["over"]
+        label = f"{win['reward']}: {win['over']}" if len(rivals) > 1 and len(rewards) > 1 else label
+        orders = win["orders"] or {}
+        marks = (
+            *mark("main", win["rate"]),
+            *mark("base", orders.get("shown_first")),
+            *mark("people", orders.get("shown_second")),
+        )
+        if marks:
+            entries.append(Entry(label, marks))
+    if not entries:
+        return None
+    over = f" over {reference_name(rivals[0])}" if len(rivals) == 1 else ""
+    note = "Ties count half. Right of the line it is the better one."
+    return forest(f"Win rate of {report['policy']}{over}", entries, _KEYS, note)
+
+
+def _lengths(report: Mapping[str, Any]) -> Picture | None:
+    names = ("p05", "p25", "p50", "p75", "p95")
+    rows = [
+        {"label": label, "quantiles": [numbers["length"][q] for q in names], "count": numbers["length"]["pairs"]}
+        for label, numbers in report["policies"].items()
+    ]
+    return boxes("Length of the answers, in tokens", rows, "Dot: median; thick: the middle half; thin: 5 to 95 %.")

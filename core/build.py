@@ -93,14 +93,21 @@ def prepare(config: Mapping[str, Any], console: Console) -> Prepared:
     if objective.reads_ties and not any(any(row.ties or ()) for row in data.train):
         _say("No pair is judged equal in these rows, and the objective counts on ties (of the sandbox: data.ties=true).")
     generation = Generation(**config["generation"])
-    if objective.on_policy and (generation.top_k > 0 or generation.top_p < 1):
-        log.warning(
-            "generation.top_k=%s top_p=%s: answers are not drawn from the policy's whole distribution, but the objective "
-            "takes their log-probs as if they were; its gradient is biased. Use top_k=0 and top_p=1.",
-            generation.top_k,
-            generation.top_p,
-        )
+    _warn_of_restricted(objective, generation)
     return Prepared(objective, rewards, reward, spec, start, tokenizer, data, generation)
+
+
+def _warn_of_restricted(objective: Objective, generation: Generation) -> None:
+    """Answers that are not drawn from the whole distribution, for an objective that takes them for such."""
+    limits = {"top_k": 0, "top_p": 1.0, "min_new_tokens": 0}
+    found = {key: getattr(generation, key) for key, free in limits.items() if getattr(generation, key) != free}
+    if objective.on_policy and found:
+        log.warning(
+            "%s: answers are not drawn from the policy's whole distribution, but the objective takes their log-probs as if "
+            "they were; its gradient is biased. Unbiased: %s.",
+            " ".join(f"generation.{key}={value}" for key, value in found.items()),
+            " ".join(f"generation.{key}={limits[key]:g}" for key in found),
+        )
 
 
 def show_rows(config: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ def build_optimizer(models: Models, optim: Optim, total_steps: int) -> Any:
     eps = 1e-8 if optim.eps is None else optim.eps
     groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in models.trained_parameters():
-        lr = optim.role_lr.get(name.partition(".")[0], optim.lr)
+        lr = (optim.role_lr or {}).get(name.partition(".")[0], optim.lr)
         groups.setdefault((lr, parameter.ndim >= 2), []).append(parameter)
     optimizer = torch.optim.AdamW(
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.errors import ConfigError, nearest
@@ -122,7 +122,7 @@ class Optim:
 
     Attributes:
         lr: learning rate; None = the objective's default times the model's lr_scale.
-        role_lr: learning rates of single roles, {value: 1e-4}; the others have `lr`.
+        role_lr: None, or learning rates of single roles, {value: 1e-4}; the others have `lr`.
         betas, eps, weight_decay: of AdamW (Loshchilov & Hutter 2019). Decay spares biases and norms; eps None = the
             objective's default.
         schedule: after the warm-up, "linear" or "cosine" to zero at the last step, or "constant".
@@ -132,7 +132,7 @@ class Optim:
 
     name: str = "adamw"
     lr: float | None = None
-    role_lr: Mapping[str, float] = field(default_factory=dict)
+    role_lr: Mapping[str, float] | None = None
     betas: Sequence[float] = (0.9, 0.95)
     eps: float | None = None
     weight_decay: float = 0.0
@@ -145,7 +145,7 @@ class Optim:
             "name": (self.name == "adamw", "adamw"),
             "lr": (self.lr is None or 0 < self.lr < math.inf, "a positive number"),
             "betas": (_are_two_shares(self.betas), "two numbers from 0 to below 1"),
-            "role_lr": (_are_rates(self.role_lr), "a map of roles (policy, value, reward) and positive numbers"),
+            "role_lr": (_are_rates(self.role_lr or {}), "null, or a map of policy, value or reward to positive numbers"),
             "eps": (self.eps is None or 0 < self.eps < math.inf, "a positive number"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "schedule": (self.schedule in ("linear", "cosine", "constant"), "linear, cosine or constant"),

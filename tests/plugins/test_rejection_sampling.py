@@ -248,7 +248,7 @@ def test_greedy_answers_are_refused():
 
 
 def test_metrics_by_hand():
-    """a: of 0, 1, 2, 3 the best of two is 14/6 on average; b: all 4. Kept: 3 with 9 tokens, unfinished, and 4 with 5 tokens."""
+    """a: of 0, 1, 2, 3 the best of two is 14/6 on average; b: all 4. Kept: 3 of 9 tokens, unfinished, and 4 of 5 tokens."""
     objective = RejectionSampling(samples=4)
     _, context = collected(
         objective, {"a": [(5, 0.0), (6, 1.0), (7, 2.0), (9, 3.0)], "b": [(5, 4.0), (6, 4.0), (7, 4.0), (8, 4.0)]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ _RULES = (
     ("Loss", ("loss",)),
 )
 _MOST_CHARTS = 60
+_BEST_OF = re.compile(r"best_of/([1-9]\d*)")  # as core.draws logs it
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,11 @@ def chart_groups(series: Series, likelihood: Mapping[str, Points]) -> list[tuple
     names = [
         n
         for n in series
-        if not (n == "reward" and measured) and not (likelihood and n in ("log_ratios/chosen", "log_ratios/rejected"))
+        if not (n == "reward" and measured)
+        and not (likelihood and n in ("log_ratios/chosen", "log_ratios/rejected"))
+        and not _BEST_OF.fullmatch(n)
     ]
+    made["Rewards"] += best_of_chart(series)
     pair = {"rewards/chosen", "rewards/rejected"} <= set(names)
     if pair:
         made["Rewards"] += _two_sides(series)
@@ -84,12 +89,25 @@ def chart_groups(series: Series, likelihood: Mapping[str, Points]) -> list[tuple
     return [(group, charts) for group, charts in made.items() if charts]
 
 
-def draw(title: str, lines: Sequence[Line], zero: str = "") -> Chart:
-    """One chart; `zero` labels a marked zero line ("" = none)."""
+def best_of_chart(series: Series) -> list[Chart]:
+    """The score of the best of K answers over K, of the first collection and of the last; none where K is always 1."""
+    found = {name: _BEST_OF.fullmatch(name) for name in series}
+    curves = {int(match[1]): series[name].get("train", []) for name, match in found.items() if match}
+    curves = {k: points for k, points in sorted(curves.items()) if points}
+    if len(curves) < 2:
+        return []
+    first = Line("first collection", "rejected", [(k, points[0][1]) for k, points in curves.items()])
+    last = Line("last collection", "chosen", [(k, points[-1][1]) for k, points in curves.items()])
+    several = any(len(points) > 1 for points in curves.values())
+    return [draw("score of the best of K answers", [last, first] if several else [last], doubling=True)]
+
+
+def draw(title: str, lines: Sequence[Line], zero: str = "", *, doubling: bool = False) -> Chart:
+    """One chart over steps; `zero` labels a marked zero line ("" = none). `doubling`: over K = 1, 2, 4, ... instead."""
     points = [p for line in lines for p in line.points]
     steps = _span([s for s, _ in points])
     low, high = _value_range([v for _, v in points], with_zero=bool(zero))
-    frame = _Frame(steps, (low, high))
+    frame = _Frame(steps, (low, high), doubling)
     parts = [*_grid(frame, zero)]
     for line in lines:
         parts += _curve(frame, line, noisy=group_of(title) != "Learning rate")
@@ -98,16 +116,18 @@ def draw(title: str, lines: Sequence[Line], zero: str = "") -> Chart:
     said = "; ".join(f"{x.name} from {show(x.points[0][1])} to {show(x.points[-1][1])}" for x in lines)
     data = {
         "x": [_LEFT, WIDTH - _RIGHT, *steps],
+        "over": "K" if doubling else "step",
+        "doubling": doubling,
         "lines": [[x.name, [[s, float(f"{v:.5g}")] for s, v in x.points]] for x in lines],
     }
     return Chart(
         title,
         " / ".join(show(line.points[-1][1]) for line in lines) if zero or lines[0].style == "chosen" else show(newest[1]),
-        f"{title}: {said}, up to step {newest[0]}.",
+        f"{title}: {said}, up to {'K =' if doubling else 'step'} {newest[0]}.",
         "".join(parts),
         json.dumps(data),
         tuple(lines),
-        f"zero is the {zero}" if zero else "",
+        "over K" if doubling else f"zero is the {zero}" if zero else "",
     )
 
 
@@ -128,9 +148,10 @@ def _two_sides(series: Series) -> list[Chart]:
 class _Frame:
     steps: tuple[float, float]
     values: tuple[float, float]
+    doubling: bool = False
 
     def x(self, step: float) -> float:
-        low, high = self.steps
+        low, high, step = (math.log2(s) if self.doubling else s for s in (*self.steps, step))
         return round(_LEFT + (step - low) / ((high - low) or 1) * (WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
@@ -144,7 +165,9 @@ def _grid(frame: _Frame, zero: str) -> list[str]:
         y = frame.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5}" text-anchor="end">{show(value)}</text>')
-    for step in nice_ticks(*frame.steps, 5):
+    low, high = frame.steps
+    powers = [2.0**i for i in range(math.ceil(math.log2(high)) + 1) if low <= 2**i <= high] if frame.doubling else []
+    for step in powers or nice_ticks(low, high, 5):
         if step == int(step):
             parts.append(
                 f'<text class="tick" x="{frame.x(step)}" y="{HEIGHT - 7}" text-anchor="middle">{show(step, 4)}</text>'

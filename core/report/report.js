@@ -1,12 +1,13 @@
 
 "use strict";
 for (const svg of document.querySelectorAll("svg[data-chart]")) {
-  const { x: [left, right, low, high], lines } = JSON.parse(svg.dataset.chart);
+  const { x: [left, right, low, high], over, doubling, lines } = JSON.parse(svg.dataset.chart);
   const cursor = svg.querySelector(".cursor");
   const readout = svg.parentElement.querySelector(".readout");
   const quiet = [...readout.childNodes];
   const steps = [...new Set(lines.flatMap(([, points]) => points.map((p) => p[0])))].sort((a, b) => a - b);
-  const place = (step) => left + ((step - low) / (high - low || 1)) * (right - left);
+  const scale = (step) => (doubling ? Math.log2(step) : step);
+  const place = (step) => left + ((scale(step) - scale(low)) / (scale(high) - scale(low) || 1)) * (right - left);
   const nearest = (points, step) => points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a));
   const show = (v) => (v === 0 ? "0" : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(2) : String(+v.toPrecision(4)));
   let at = -1;
@@ -16,7 +17,7 @@ for (const svg of document.querySelectorAll("svg[data-chart]")) {
     cursor.setAttribute("x1", place(step));
     cursor.setAttribute("x2", place(step));
     const near = lines.map(([name, points]) => [name, nearest(points, step)]);
-    readout.textContent = `step ${step} · ` + near.map(([n, p]) => `${n} ${show(p[1])}` + (p[0] === step ? "" : ` (at ${p[0]})`)).join(" · ");
+    readout.textContent = `${over} ${step} · ` + near.map(([n, p]) => `${n} ${show(p[1])}` + (p[0] === step ? "" : ` (at ${p[0]})`)).join(" · ");
   };
   const leave = () => {
     cursor.setAttribute("x1", -9);
@@ -26,8 +27,9 @@ for (const svg of document.querySelectorAll("svg[data-chart]")) {
   };
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
-    const wanted = low + (((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width - left) / (right - left) * (high - low);
-    tell(steps.indexOf(steps.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a))));
+    const wanted = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
+    const away = (step) => Math.abs(place(step) - wanted);
+    tell(steps.indexOf(steps.reduce((a, b) => (away(b) < away(a) ? b : a))));
   });
   svg.addEventListener("pointerleave", leave);
   svg.addEventListener("blur", leave);

@@ -76,10 +76,10 @@ def _wins(report: Mapping[str, Any]) -> list[_Row]:
 
 def _distances(report: Mapping[str, Any]) -> list[_Row]:
     return [
-        ("Distance", "KL from the reference", "nats an answer, along its own answers", _at("kl", "answer")),
+        ("Distance", "KL(policy || reference)", "nats an answer, along its own answers", _at("kl", "answer")),
         ("Distance", "  per token", "nats", _at("kl", "token")),
-        ("Distance", "  as sampled", "nats an answer, from the sampled tokens alone (k1)", _at("kl", "sampled_answer")),
-        ("Distance", "KL of the reference", "nats an answer, along the reference's answers", _at("kl_back", "answer")),
+        ("Distance", "  sampled", "nats an answer, from the sampled tokens alone (k1)", _at("kl", "sampled_answer")),
+        ("Distance", "KL(reference || policy)", "nats an answer, along the reference's answers", _at("kl_back", "answer")),
         ("Distance", "  per token", "nats", _at("kl_back", "token")),
         ("Distance", "NLL of the data", f"nats a token of {report['own']}", _at("own", "nll")),
     ]

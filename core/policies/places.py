@@ -130,11 +130,10 @@ def _made_nearby(folder: Path) -> str:
 def _labelled(given: Sequence[tuple[str, str | None]]) -> list[str]:
     """The labels that are given, else the shortest ends of the paths that tell them apart."""
     chosen = {label for _, label in given if label is not None}
-    names = [_parts(path) for path, _ in given]
     labels = []
-    for i, (_, label) in enumerate(given):
-        others = [names[k] for k in range(len(given)) if k != i]
-        labels.append(label or _shortest(names[i], others, chosen))
+    for i, (path, label) in enumerate(given):
+        others = [_parts(other) for k, (other, named) in enumerate(given) if k != i and named is None]
+        labels.append(label or _shortest(_parts(path), others, chosen))
     for i, label in enumerate(labels):
         if label in labels[:i] or label == REFERENCE:
             raise ConfigError(

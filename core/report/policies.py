@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.policies.lines import Line, table
+from core.policies.places import POCKET
 from core.policies.verdict import reference_name
 from core.report.agreement import counted
 from core.report.forest import WIDTH, Entry, Picture, boxes, forest, mark
@@ -21,7 +22,7 @@ def section(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
         **{key: report["verdict"][key] for key in ("text", "modes", "remarks")},
         "basis": _basis(report),
         "main": report["policy"],
-        "labels": list(report["policies"]),
+        "labels": {label: _path(label, numbers) for label, numbers in report["policies"].items()},
         "rows": [_row(line) for line in table(report)],
         "pictures": [picture for picture in (_wins(report), _lengths(report)) if picture is not None],
         "width": WIDTH,
@@ -38,6 +39,12 @@ def _basis(report: Mapping[str, Any]) -> str:
         f"{answers} of {report['source']}, with the same random numbers ({limits}). "
         f"Intervals are 95 %, from {report['resamples']:,} resamples of the prompts."
     )
+
+
+def _path(label: str, numbers: Mapping[str, Any]) -> str:
+    """What stands under a policy's name: its path, where that says more."""
+    path = "the pocket model" if numbers["path"] == POCKET else str(numbers["path"])
+    return "" if path == label else path
 
 
 def _row(line: Line) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import yaml  # type: ignore[import-untyped]
@@ -54,18 +54,20 @@ def clashes(found: Sequence[Entry]) -> list[str]:
 
 
 def check_plugin(arguments: Sequence[str]) -> int:
-    """`--check NAME [key=value ...]`: runs the conformance checks. 0 = all hold, 1 = some do not."""
+    """`--check NAME [key=value ...]`, or `--check all`: runs the conformance checks. 0 = all hold, 1 = some do not."""
     words = [argument for argument in arguments if argument != "--check"]
     names = [word for word in words if "=" not in word]
     if len(names) != 1:
         raise ConfigError(
             f"--check takes one plugin's name, got {len(names)}.",
-            "For example: --check length, or --check length target=20.",
+            "For example: --check length, or --check length target=20, or --check all.",
         )
     options = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words if "=" in word)}
     prefer = {
         key.removeprefix("plugins.prefer."): options.pop(key) for key in list(options) if key.startswith("plugins.prefer.")
     }
+    if names == ["all"]:
+        return _check_all(options, prefer)
     kinds = dict.fromkeys(e.kind for e in registry.entries() if e.name == names[0] and e.kind in ("objective", "reward"))
     if not kinds:
         everything = [entry for entry in registry.entries() if entry.kind != "conf"]
@@ -78,11 +80,41 @@ def check_plugin(arguments: Sequence[str]) -> int:
         for check in plugin_checks(kind, names[0], options, prefer):
             kept, text = _outcome(check)
             failures += not kept
-            print(f"  {'ok    ' if kept else 'FAILED'}  {check.name}")
-            if text:
-                print(f"          {text}")
+            _say(check, kept, text)
     print("Keeps the contract." if not failures else f"{failures} of the checks failed.")
     return 1 if failures else 0
+
+
+def _check_all(options: Mapping[str, object], prefer: Mapping[str, str]) -> int:
+    """Every installed plugin with its defaults: a line for each, and more where there is something to say."""
+    if options:
+        raise ConfigError(f"--check all takes no options, got {', '.join(options)}.", "Give them with one plugin's name.")
+    from core.testing import plugin_checks
+
+    found = dict.fromkeys((entry.kind, entry.name) for entry in registry.entries() if entry.kind in ("objective", "reward"))
+    failed = 0
+    for kind, name in found:
+        try:
+            label = registry.find(kind, name, prefer).label
+            outcomes = [(check, *_outcome(check)) for check in plugin_checks(kind, name, None, prefer)]
+        except PluginError as error:  # broken, or offered twice
+            print(f'FAILED  {kind} "{name}": {error}')
+            failed += 1
+            continue
+        kept = sum(right for _, right, _ in outcomes)
+        print(f"{'ok    ' if kept == len(outcomes) else 'FAILED'}  {label}: {kept} of {len(outcomes)} checks", flush=True)
+        failed += kept < len(outcomes)
+        for check, right, text in outcomes:
+            if text or not right:
+                _say(check, right, text and text.splitlines()[0])
+    print(f"All {len(found)} plugins keep the contract." if not failed else f"{failed} of {len(found)} plugins failed.")
+    return 1 if failed else 0
+
+
+def _say(check: Check, kept: bool, text: str | None) -> None:
+    print(f"  {'ok    ' if kept else 'FAILED'}  {check.name}")
+    if text:
+        print(f"          {text}")
 
 
 def _outcome(check: Check) -> tuple[bool, str | None]:

@@ -118,10 +118,10 @@ def _same(written: Any, default: Any) -> bool:
 
 
 def objective_checks(objective: Objective) -> Iterator[Check]:
-    """What an objective promises: its declarations, then its collection and loss on a tiny model (`core.trial`)."""
+    """What an objective promises: its declarations, then its collections and losses on a tiny model (`core.promises`)."""
     yield Check("its declarations are of the contract's words", lambda: _declares(objective))
     yield Check("bind answers with and without a reward, or says why not", lambda: _binds(objective))
-    from core.trial import PROMISES, Trial
+    from core.promises import PROMISES, Trial
 
     for name, question in PROMISES.items():
         yield Check(name, lambda question=question: question(Trial(objective)))  # type: ignore[misc]
@@ -140,7 +140,15 @@ def _declares(objective: Objective) -> None:
     assert objective.frozen <= roles, f"frozen is {set(objective.frozen)}; the roles are {roles}."
     both = objective.trains & objective.frozen
     assert not both, f"{both} is trained and frozen at once."
-    assert 0 < objective.default_lr < math.inf, f"default_lr is {objective.default_lr}; expected a positive number."
+    for name in ("default_lr", "default_eps"):
+        value = getattr(objective, name)
+        assert 0 < value < math.inf, f"{name} is {value}; expected a positive number."
+    for name in ("minibatches", "passes"):
+        value = getattr(objective, name)
+        right = isinstance(value, int) and value >= 1
+        assert right, f"{name} is {value!r}; expected a whole number of at least 1."
+    sampled = objective.collects == "every_epoch" and "policy" in objective.trains
+    assert sampled or not objective.on_policy, "on_policy is True: then it collects every_epoch, and trains the policy."
 
 
 def _binds(objective: Objective) -> None:

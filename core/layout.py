@@ -203,14 +203,14 @@ def register() -> None:
 
 
 @contextmanager
-def segments_active(model: nn.Module) -> Iterator[None]:
-    """Within, the model's attention follows the plan; afterwards it is what it was."""
+def segments_active(model: nn.Module, name: str = NAME) -> Iterator[None]:
+    """Within, the model's attention is the registered one of that name; afterwards it is what it was."""
     configs: dict[int, Any] = {
         id(m.config): m.config for m in model.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")
     }
     before = {k: c._attn_implementation for k, c in configs.items()}
     for config in configs.values():
-        config._attn_implementation_internal = NAME
+        config._attn_implementation_internal = name
     try:
         yield
     finally:

@@ -242,6 +242,12 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip
     return torch.maximum((values - returns).square(), (near - returns).square()) / 2
 
 
+def clipped_values(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """(N, T) 1 where `clipped_value_loss` takes its clipped term, which gives the value no gradient; else 0."""
+    near = torch.clamp(values, old_values - clip, old_values + clip)
+    return ((near - returns).square() > (values - returns).square()).float()
+
+
 _CHUNK = 512
 """Positions whose logits are computed at once: (512, V) stays in the processor's cache for common vocabularies."""
 

@@ -87,6 +87,8 @@ class PPO(Objective):
             check_option(given[key] is None or given[key] > 0, key, given[key], "above 0, or null")
         for key in ("kl_coef", "vf_coef", "entropy_coef", "missing_eos_penalty"):
             check_option(0 <= given[key] < math.inf, key, given[key], "0 or more")
+        one = missing_eos_score is None or missing_eos_penalty == 0
+        check_option(one, "missing_eos_penalty", missing_eos_penalty, "0 with missing_eos_score")
         check_option(kl_estimator in ("k1", "k2", "k3"), "kl_estimator", kl_estimator, "k1, k2 or k3")
         check_option(kl_control in ("fixed", "adaptive"), "kl_control", kl_control, "fixed or adaptive")
         check_option(kl_control == "fixed" or kl_coef > 0, "kl_coef", kl_coef, "above 0 with kl_control=adaptive")
@@ -102,11 +104,8 @@ class PPO(Objective):
         self.value, self.vf_coef, self.value_clip = value, vf_coef, value_clip_range or math.inf
         self.gamma, self.lam, self.value_lam = gamma, lam, lam if value_lam is None else value_lam
         self.whiten_advantages, self.whiten_rewards, self.entropy_coef = whiten_advantages, whiten_rewards, entropy_coef
-        self.score_limit, self.unended_score, self.unended_cost = (
-            score_clip or math.inf,
-            missing_eos_score,
-            missing_eos_penalty,
-        )
+        self.score_limit = score_clip or math.inf
+        self.unended_score, self.unended_cost = missing_eos_score, missing_eos_penalty
         self.samples, self.minibatches, self.passes = samples, minibatches, passes
         self.trains = frozenset({"policy", "value"} if value else {"policy"})
         self.episodes = 0
@@ -168,7 +167,7 @@ class PPO(Objective):
         return {"val/explained_variance": float(1 - errors / spread.clamp(min=1e-8))}
 
     def _adapt(self, kl: Sequence[float]) -> None:
-        """Move the KL coefficient by the KL of each answer to where it meets its target. Ziegler et al. 2019, eq. 4-5."""
+        """Move the KL coefficient to where the KL of an answer meets its target. Ziegler et al. 2019, section 2.2."""
         everywhere = [k for part in from_all_processes(list(kl)) for k in part]
         self.episodes += len(everywhere)
         if self.adaptive and everywhere:
@@ -200,11 +199,11 @@ class PPO(Objective):
             "val/ratio_var": F.masked_mean((ratio - 1).square(), mask),
         }
         if values is not None:
-            old = batch["values"]
-            value_loss = F.masked_mean(F.clipped_value_loss(values, old, batch["returns"], self.value_clip), mask)
+            held = batch["values"], batch["returns"], self.value_clip
+            value_loss = F.masked_mean(F.clipped_value_loss(values, *held), mask)
             loss = loss + self.vf_coef * value_loss
             metrics["loss/value_avg"] = value_loss.detach()
-            metrics["val/clipfrac_avg"] = F.masked_mean(((values.detach() - old).abs() > self.value_clip).float(), mask)
+            metrics["val/clipfrac_avg"] = F.masked_mean(F.clipped_values(values, *held), mask)
         return LossOutput(loss, batch.count("tokens"), metrics)
 
     def enough(self, metrics: Mapping[str, float]) -> bool:

@@ -42,8 +42,12 @@ if TYPE_CHECKING:
     from core.models import Models
     from core.reward_model import RewardModel
 
+POCKET = "pocket"
+"""The name of the reward model that comes with the sandbox (`model_folder`)."""
+
 __all__ = [
     "API_VERSION",
+    "POCKET",
     "Batch",
     "CollectContext",
     "CollectionError",
@@ -81,6 +85,7 @@ __all__ = [
     "global_moments",
     "log_scores",
     "looks_secret",
+    "model_folder",
     "nearest",
     "ranked",
     "samples_of",
@@ -101,6 +106,21 @@ def build_reward(options: str | Mapping[str, Any], where: str) -> RewardSource:
     from core.registry import build_part
 
     return build_part(options, where)
+
+
+def model_folder(path: str) -> str:
+    """Where a reward model is that is known by a name: "pocket" is made at first use and kept in the user's cache.
+
+    Any other path or hub id comes back as it is; a folder of that name is `./pocket`.
+
+    Raises:
+        ModelError: it could not be made.
+    """
+    if path != POCKET:
+        return path
+    from core.warmup import pocket_reward
+
+    return str(pocket_reward())
 
 
 _HEAVY = {

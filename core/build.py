@@ -124,6 +124,8 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
     folder.record(data=dataclasses.asdict(ready.data.report), hardware=hardware())
     for reward in ready.rewards:
         reward.check_columns([*ready.data.train, *ready.data.prompts])
+        reward.source.prepare()
+    folder.record(rewards={reward.name: {"unit": reward.source.unit} for reward in ready.rewards})
     L.seed_everything(int(config["seed"]), verbose=False)  # again: a warm-up of the pocket model has drawn from it
     with console.status("loading models"):
         models = build_models(ready)

@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from core.data import sandbox
-from core.errors import ModelError
-from core.lock import FolderLock, LockHeld
+from core.kept import Kept, to_stderr
 from core.paths import cache_folder
 
 BOS, EOS, PAD, TURN = "<|begin|>", "<|end|>", "<|pad|>", "<|turn|>"
@@ -34,8 +28,7 @@ CHAT_TEMPLATE = (
 TOKENIZER_ROWS = 6000
 VOCABULARY = 1408
 SEED = 20240501
-_NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
-_WAIT = 1800.0
+POCKET = Kept("pocket model", "warming one up", "Set model.policy to a folder of your own.")
 
 
 @dataclass(frozen=True)
@@ -143,15 +136,11 @@ def pocket_digest(settings: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def pocket_folder(
     cache_dir: Path | None,
     warm_up: Callable[[Path, Path], None],
     settings: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = _to_stderr,
+    say: Callable[[str], None] = to_stderr,
 ) -> Path:
     """The folder of the warmed-up pocket model; made at the first call, which takes about a minute.
 
@@ -167,60 +156,9 @@ def pocket_folder(
     """
     root = cache_folder() if cache_dir is None else cache_dir
     target = root / f"pocket-{pocket_digest(asdict(WarmUp()) if settings is None else settings)}"
-    if _whole(target):
-        return target
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f"{target.name}.lock", say):
-        if not _whole(target):
-            why = "its folder is incomplete" if target.exists() else "there is none for this version and these settings"
-            say(f"pocket model: warming one up, because {why} (about a minute, once; kept in {target})")
-            _make(target, warm_up)
-    return target
 
+    def make(base: Path, out: Path) -> None:
+        build_pocket(base)
+        warm_up(base, out)
 
-def _whole(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _NEEDED)
-
-
-def _make(target: Path, warm_up: Callable[[Path, Path], None]) -> None:
-    """Beside the target first, then renamed: whoever looks finds all of it or nothing. The caller holds the lock."""
-    for left_by_the_dead in target.parent.glob(f"{target.name}.*.tmp"):
-        shutil.rmtree(left_by_the_dead, ignore_errors=True)
-    work = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        for part in ("base", "out"):
-            (work / part).mkdir(parents=True)
-        build_pocket(work / "base")
-        warm_up(work / "base", work / "out")
-        if not _whole(work / "out"):
-            missing = ", ".join(name for name in _NEEDED if not (work / "out" / name).is_file())
-            raise ModelError(
-                f"The warm-up of the pocket model wrote no {missing}.", "Set model.policy to a folder of your own."
-            )
-        shutil.rmtree(target, ignore_errors=True)
-        (work / "out").rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Waits for whoever makes the same model; the hold of a dead process is taken over."""
-    start, told = time.monotonic(), False
-    while True:
-        try:
-            lock = FolderLock.take_over(path)
-            break
-        except LockHeld as error:
-            if time.monotonic() - start > _WAIT:
-                raise ModelError(
-                    f"The pocket model is locked: {error}.", f"If that process is gone, remove {path}."
-                ) from error
-            if not told:
-                say(f"pocket model: {error} and is making it; waiting")
-                told = True
-            time.sleep(0.2)
-    try:
-        yield
-    finally:
-        lock.release()
+    return POCKET.folder(target, make, say)

@@ -102,6 +102,14 @@ class RewardSource(ABC):
     parts: Mapping[str, RewardSource] = {}
     compares: bool = False
 
+    def prepare(self) -> None:
+        """What takes long and is done once, before a run's models are loaded: a file to fetch, a model to make.
+
+        The core calls it before training. A source that is used without works all the same. Here: passed on to the parts.
+        """
+        for part in self.parts.values():
+            part.prepare()
+
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
         """One finite number per sample, in order; None = this source does not apply to that sample.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from core.api import ConfigError, RewardModel, RewardSource, Sample, Scored
+from core.api import POCKET, ConfigError, RewardModel, RewardSource, Sample, Scored, model_folder
 from plugins.rewards.parts import Reduce, check_reduce, reduced
 
 
@@ -36,7 +36,8 @@ class Learned(RewardSource):
     ) -> None:
         if not path:
             raise ConfigError(
-                "reward.path is not set, and reward=learned needs it.", "Give one: reward.path=runs/<run>/reward"
+                "reward.path is not set, and reward=learned needs it.",
+                "Give one: reward.path=runs/<run>/reward; or reward=pocket, the reward model of the sandbox.",
             )
         self.paths = [path] if isinstance(path, str) else list(path)
         for one in self.paths:
@@ -57,7 +58,12 @@ class Learned(RewardSource):
             "device": device,
             "batch_tokens": batch_tokens,
         }
+        self._folders: list[str] | None = None
         self._models: list[RewardModel] | None = None
+
+    def prepare(self) -> None:
+        """The pocket reward model is trained where there is none yet, which no run should do in its midst."""
+        self._folders = [model_folder(path) for path in self.paths]
 
     def score(self, samples: Sequence[Sample]) -> list[float | None]:
         """One number per sample, in log-odds of a Bradley-Terry model. ModelError where a model cannot be loaded."""
@@ -81,7 +87,9 @@ class Learned(RewardSource):
     def _loaded(self) -> list[RewardModel]:
         """Loaded at first use: a run that is refused for another reason does not wait for it."""
         if self._models is None:
-            self._models = [RewardModel(p, **self._options) for p in self.paths]
+            if self._folders is None:
+                self.prepare()
+            self._models = [RewardModel(p, **self._options) for p in self._folders or ()]
             for model in self._models:
                 self._check_group(model)
                 if model.facts.unit != self.unit:
@@ -98,6 +106,8 @@ class Learned(RewardSource):
 
 def _check_path(path: str) -> None:
     """Is the folder there? Said before anything is loaded; hub ids pass."""
+    if path == POCKET:
+        return
     if not os.path.isdir(os.path.expanduser(path)) and (path.startswith((".", "/", "~")) or path.count("/") != 1):
         raise ConfigError(
             f"reward.path is {path}; there is no such folder.", "Give a folder that exists, or a hub id such as org/name."

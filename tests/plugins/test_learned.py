@@ -9,13 +9,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from core import warmup
+from core.api import model_folder
 from core.collect import role_scores
 from core.data.load import load_data
 from core.errors import ConfigError, ModelError
 from core.export import export, export_scorer
 from core.finish import usual_prefix
 from core.models import Models
-from core.reward import Sample, samples_of
+from core.reward import RewardSource, Sample, samples_of
 from core.reward_model import RewardModel
 from core.scorer import RewardFacts, set_bias, with_new_head
 from core.testing import reward_checks
@@ -346,3 +348,45 @@ def test_a_language_model_is_no_reward(tmp_path):
     export(tiny_model(), tiny_tokenizer(), tmp_path / "policy")
     with pytest.raises(ModelError, match=r"(?s)holds a language model, which gives no score.*objective=reward_bt"):
         Learned(str(tmp_path / "policy"), device="cpu").score(SAMPLES)
+
+
+def test_the_pocket_reward_model_is_made_when_it_is_needed(tmp_path, monkeypatch):
+    """By its name alone; a run asks for it before it loads its models, any other user when the first answer comes."""
+    asked = []
+    monkeypatch.setattr(warmup, "pocket_reward", lambda: asked.append(1) or saved(tmp_path / "rm"))
+    source = Learned(path=["pocket", saved(tmp_path / "other", scorer(5))], device="cpu")
+    assert asked == []
+    samples = [Sample(prompt="Say hello.", response=" Hello!", row_id="a")]
+    lazily = source.score(samples)
+    assert asked == [1]
+    source.prepare()
+    close(source.score(samples), lazily)
+    parts = source.score_parts(samples).parts
+    close(parts["0"].scores, Learned(path=str(tmp_path / "rm"), device="cpu").score(samples))
+
+
+def test_a_folder_called_pocket_is_another_thing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "pocket")
+    assert model_folder("./pocket") == "./pocket"
+    assert model_folder("org/name") == "org/name"
+
+
+def test_parts_of_composites_are_prepared():
+    asked = []
+
+    class Slow(RewardSource):
+        def prepare(self):
+            asked.append(1)
+
+        def score(self, samples):
+            return [0.0 for _ in samples]
+
+    class Both(Slow):
+        prepare = RewardSource.prepare
+
+        def __init__(self):
+            self.parts = {"a": Slow(), "b": Slow()}
+
+    Both().prepare()
+    assert asked == [1, 1]

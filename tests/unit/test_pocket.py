@@ -166,3 +166,56 @@ def test_two_processes_make_it_once(tmp_path):
 def test_the_environment_chooses_the_cache(tmp_path, light, monkeypatch):
     monkeypatch.setenv("ACCORDANT_CACHE", str(tmp_path / "elsewhere"))
     assert pocket.pocket_folder(None, copy_model, say=str).parent == tmp_path / "elsewhere"
+
+
+def test_the_pocket_reward_model_starts_from_the_policy_and_is_kept(tmp_path, monkeypatch):
+    from core import warmup
+
+    monkeypatch.setenv("ACCORDANT_CACHE", str(tmp_path))
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    light_base(policy)
+    monkeypatch.setattr(warmup, "pocket_policy", lambda: policy)
+    said: list[str] = []
+    first = warmup.pocket_reward(copy_model, said.append)
+    assert first.name.startswith("pocket-reward-")
+    assert {p.name for p in first.iterdir()} == {p.name for p in policy.iterdir()}
+    assert warmup.pocket_reward(copy_model, said.append) == first
+    assert len(said) == 1
+    assert said[0].startswith("pocket reward model: training one, because there is none")
+    (first / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"pocket reward model wrote no config\.json.*\n.*objective=reward_bt"):
+        warmup.pocket_reward(lambda base, out: None, said.append)
+
+
+def test_the_lessons_are_a_whole_run(tmp_path, monkeypatch):
+    """With a small policy and few rows: what comes out scores answers, and the run around it gets its messages back."""
+    from core import warmup
+    from core.api import RewardModel
+    from core.runfolder import LOGGER
+
+    pocket.build_pocket(tmp_path / "policy")
+    few = warmup.lessons_config(tmp_path / "policy", warmup.Lessons(rows=32))
+    monkeypatch.setattr(warmup, "lessons_config", lambda policy: few)
+    before = LOGGER.handlers[:]
+    (tmp_path / "out").mkdir()
+    warmup.lessons(tmp_path / "policy", tmp_path / "out")
+    assert LOGGER.handlers == before
+    model = RewardModel(str(tmp_path / "out"), device="cpu")
+    assert model.facts.unit == "log-odds"
+    assert model.facts.template == "chat"
+
+
+def test_the_lessons_are_a_config_as_the_command_line_makes_it(tmp_path):
+    """Keys that objective=reward_bt would refuse, or defaults that moved, must not hide here."""
+    from dataclasses import asdict
+
+    from core import warmup
+    from core.data.config import DataConfig
+    from core.settings import Generation, ModelSpec, Optim
+
+    config = warmup.lessons_config(tmp_path)
+    for fields, key in ((DataConfig, "data"), (ModelSpec, "model"), (Generation, "generation"), (Optim, "optim")):
+        fields(**config[key])
+    assert set(config) == set(warmup.warm_up_config(tmp_path))
+    assert config["data"]["train_rows"] == asdict(warmup.Lessons())["rows"]

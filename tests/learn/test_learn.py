@@ -12,6 +12,7 @@ from core.rows import Response, Row
 from core.runfolder import read_jsonl
 from core.train import fit
 from plugins.objectives.dpo import DPO
+from plugins.objectives.rejection_sampling import RejectionSampling
 from plugins.objectives.sft import SFT
 from tests.support import tiny_model, tiny_run
 
@@ -116,3 +117,20 @@ def test_dpo_learns_from_its_own_samples(tmp_path):
     rollouts = [list(read_jsonl(tmp_path / "run" / "rollouts" / f"epoch_00{k}.jsonl"))[:-1] for k in range(4)]
     scores = [[sum(r["score"] for r in row["responses"]) / 2 for row in rows] for rows in rollouts]
     assert sum(scores[3]) / len(scores[3]) > sum(scores[0]) / len(scores[0])
+
+
+def test_rejection_sampling_learns_what_the_reward_likes(tmp_path):
+    prompts = [row.with_responses([]) for row in tasks(64, 1)]
+    held_out = [row.with_responses([]) for row in tasks(32, 2)]
+    objective = RejectionSampling()
+    before, after = learn(tmp_path / "run", objective, prompts, held_out, reward=LowWords(), lr=0.01, epochs=5)
+    assert before["reward"] < 0.6
+    assert after["reward"] > before["reward"] + 0.25
+    assert before["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert after["objective/kl"] > 0.1
+    drawn = [m for m in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "best_of/1" in m]
+    assert [m["step"] for m in drawn] == [1, 5, 9, 13, 17]  # one curve for each collection
+    assert all(m["best_of/1"] < m["best_of/2"] < m["best_of/4"] < m["best_of/8"] for m in drawn)
+    assert drawn[-1]["best_of/1"] > drawn[0]["best_of/1"] + 0.2
+    assert drawn[0]["kept/scores"] == pytest.approx(drawn[0]["best_of/8"])  # without earlier epochs, what it keeps
+    assert drawn[1]["kept/scores"] > drawn[1]["best_of/8"]  # with them, better than the best of this one

@@ -11,8 +11,8 @@ import torch
 from core.batch import build_batch
 from core.errors import ConfigError
 from core.generate import Job, sample, sample_seed
-from core.pick import pick
 from core.models import Models
+from core.pick import pick
 from core.rows import Response, Row
 from core.settings import Generation
 from tests.architectures import SETTINGS, architecture

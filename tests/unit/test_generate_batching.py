@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from core import batching, decode_probe, generate
+from core import batching, decode, decode_probe, generate
 from core.batching import ContinuousBatch
 from core.decode_probe import why_not
 from core.generate import Job, sample, sample_seed
@@ -18,7 +18,7 @@ from core.settings import Generation
 from tests.architectures import SETTINGS, architecture
 from tests.support import tiny_model, tiny_tokenizer
 
-PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [16, 17, 18, 19, 20, 21, 22, 23, 24, 25], [26, 27, 28], [29] * 6, [30, 31]]
+PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], list(range(16, 26)), [26, 27, 28], [29] * 6, [30, 31]]
 JOBS = [Job(p, sample_seed(0, str(i), k)) for k in range(3) for i, p in enumerate(PROMPTS)][:20]
 FOLLOWED = sorted(set(SETTINGS) - {"bloom", "qwen2-moe-window"})
 
@@ -67,23 +67,23 @@ def test_all_but_two_architectures_are_decoded_without_padding():
     assert "window" in reasons["qwen2-moe-window"]
 
 
-@pytest.mark.parametrize("broken", ["scale", "mask", "prompt"])
-def test_the_probe_sees_a_wrong_attention(broken, monkeypatch):
-    """Each of three slips in the step's attention makes the probe refuse."""
+@pytest.mark.parametrize("slip", ["prompt", "own", "neighbour"])
+def test_the_probe_sees_a_wrong_mask(slip, monkeypatch):
+    """A prompt's last token left out; the row's own first token left out; the padding of a shorter prompt seen."""
     monkeypatch.setattr(decode_probe, "_KNOWN", {})
-    step = decode_probe.Step
-    bias = step._bias
+    right = decode.Step._bias
 
-    def slip(self, window):
-        made = bias(self, window).clone()
-        if broken == "mask":
-            made[..., -1] = 0  # a column that is yet to come, or the newest one of another row
-            made[..., self._width] = float("-inf")
-        if broken == "prompt":
-            made[..., : self._width] = made[..., : self._width].roll(1, dims=-1)
-        return made * (0.5 if broken == "scale" else 1) + (made.shape[-1] if broken == "scale" else 0) * torch.rand_like(made)
+    def wrong(self, window):
+        bias = right(self, window).clone()
+        if slip == "prompt":
+            bias[0, ..., self._width - 1] = float("-inf")
+        if slip == "own" and self.longest > 1:
+            bias[..., self._width] = float("-inf")
+        if slip == "neighbour":
+            bias[1, ..., self._width - 1] = 0.0
+        return bias
 
-    monkeypatch.setattr(step, "_bias", slip)
+    monkeypatch.setattr(decode.Step, "_bias", wrong)
     assert "differ" in why_not(architecture("llama"))
 
 
@@ -100,7 +100,13 @@ def test_the_fallback_is_said_once(caplog):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"temperature": 0.7, "top_k": 9}, {"top_p": 0.8, "min_new_tokens": 5}, {"stop": ["w7", "w20 w"]}, {"temperature": 0}],
+    [
+        {},
+        {"temperature": 0.7, "top_k": 9},
+        {"top_p": 0.8, "min_new_tokens": 5},
+        {"stop": ["w7", "w20 w"]},
+        {"temperature": 0},
+    ],
     ids=str,
 )
 def test_the_fallback_gives_the_same_samples(settings, slow_path):

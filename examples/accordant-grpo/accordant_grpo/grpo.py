@@ -11,6 +11,7 @@ Source: Shao et al. 2024, "DeepSeekMath", equations 3 and 4 (outcome supervision
                    dapo     mean over all tokens of the step                               Yu et al. 2025, eq. 8
                    dr_grpo  sum over tokens / max_length, mean over answers                Liu et al. 2025, section 3.2
     clip_high      another bound above than below ("clip higher")                          Yu et al. 2025, eq. 10
+    unbiased_kl    beta rho_t k_t, whose gradient is that of the KL itself                 DeepSeek-AI 2025 (V3.2)
     scale_rewards  group    std of the group, as above;  batch: of the whole collection;  none: 1 (Liu et al. 2025)
 Differs from the paper: 1e-4 beside the std, as TRL has it, so that a group of equal scores has advantage 0; an answer that
 the reward could not score has advantage 0 and is in no mean.
@@ -45,6 +46,7 @@ class GRPO(Objective):
         clip_range: float = 0.2,
         clip_high: float | None = None,
         beta: float = 0.04,
+        unbiased_kl: bool = False,
         scale_rewards: Literal["group", "batch", "none"] = "group",
         mask_truncated: bool = False,
         max_length: int | None = None,
@@ -56,12 +58,14 @@ class GRPO(Objective):
         check_option(0 < clip_range < 1, "clip_range", clip_range, "above 0 and below 1")
         check_option(clip_high is None or 0 < clip_high < float("inf"), "clip_high", clip_high, "above 0, or null")
         check_option(0 <= beta < float("inf"), "beta", beta, "0 or more")
+        check_option(beta > 0 or not unbiased_kl, "unbiased_kl", unbiased_kl, "false with beta=0")
         check_option(scale_rewards in ("group", "batch", "none"), "scale_rewards", scale_rewards, "group, batch or none")
         fits = max_length is None if loss != "dr_grpo" else max_length is not None and max_length >= 1
         check_option(fits, "max_length", max_length, f"a number of tokens with loss=dr_grpo, null else; loss is {loss}")
         check_option(minibatches >= 1, "minibatches", minibatches, "at least 1")
         check_option(passes >= 1, "passes", passes, "at least 1")
-        self.samples, self.loss_type, self.scale_rewards, self.beta = samples, loss, scale_rewards, beta
+        self.samples, self.loss_type, self.scale_rewards = samples, loss, scale_rewards
+        self.beta, self.unbiased_kl = beta, unbiased_kl
         self.clip_low, self.clip_high = clip_range, clip_range if clip_high is None else clip_high
         self.mask_truncated, self.max_length = mask_truncated, max_length
         self.minibatches, self.passes = minibatches, passes
@@ -95,6 +99,7 @@ class GRPO(Objective):
         }
         if self.beta > 0:
             kl = F.kl_estimate(tokens.logps - batch["ref_logps"], "k3")
+            kl = kl * ratio if self.unbiased_kl else kl
             losses, measured["kl"] = losses + self.beta * kl, kl.detach()
         metrics = {name: F.masked_mean(values, batch.mask) for name, values in measured.items()}
         count = batch.count("tokens")
@@ -112,7 +117,7 @@ class GRPO(Objective):
 def group_advantages(scores: Sequence[float | None], unit: float | None = None) -> list[float]:
     """(K,) how much better each answer to one prompt is than their mean, in this unit (None: their own deviation)."""
     known = [score for score in scores if score is not None]
-    if len(known) < 2:
+    if len(known) < 2 or min(known) == max(known):
         return [0.0] * len(scores)
     mean, unit = statistics.fmean(known), statistics.stdev(known) + 1e-4 if unit is None else unit
     return [0.0 if score is None else (score - mean) / unit for score in scores]

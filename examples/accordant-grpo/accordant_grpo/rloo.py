@@ -109,6 +109,6 @@ def returns(row: Row, beta: float) -> list[float | None]:
 def leave_one_out(values: Sequence[float | None]) -> list[float]:
     """(K,) each value less the mean of the others; 0 where it, or all others, are None."""
     known = [value for value in values if value is not None]
-    if len(known) < 2:
+    if len(known) < 2 or min(known) == max(known):
         return [0.0] * len(values)
     return [0.0 if v is None else v - (sum(known) - v) / (len(known) - 1) for v in values]

@@ -19,7 +19,7 @@ from core.data.config import DataConfig
 from core.policies.ask import Answers, Asker, Settings
 from core.policies.duels import Judged, duel
 from core.policies.lines import policy_lines
-from core.policies.places import Place, places
+from core.policies.places import Place, places, unlike_its_run
 from core.policies.prompts import Prompts, read_prompts
 from core.policies.report import Draws, policy_report
 from core.policies.verdict import verdict
@@ -59,10 +59,14 @@ def _evaluate(config: Mapping[str, Any], folder: RunFolder, console: Console) ->
     options, data = Evaluate(**config["evaluate"]), DataConfig(**config["data"])
     found, said = places(options, data.name == "sandbox")
     log.info(said)
+    for place in found:
+        if unlike := unlike_its_run(place.path, config["data"]):
+            log.warning(unlike)
     rewards = build_rewards(config)
     prompts = _prompts(data, options, folder, console)
     for reward in rewards:
         reward.check_columns(_bare(prompts))
+        reward.source.prepare()
     generation = Generation(**config["generation"])
     spec = ModelSpec(**{**config["model"], "policy": found[0].path})
     _say_of_sampling(generation, rewards, options)

@@ -16,7 +16,7 @@ import torch
 from core.collect import ModelContext
 from core.console import Console
 from core.data.config import DataConfig
-from core.errors import ConfigError
+from core.errors import ConfigError, ModelError
 from core.evaluation import EVALUATION_EPOCH
 from core.loading import load_causal_lm, load_tokenizer
 from core.models import Models
@@ -77,7 +77,17 @@ class Asker:
         self._references: list[Row] = []
 
     def ask(self, place: Place) -> Answers:
-        """One policy's answers, measured. ModelError where it cannot be loaded."""
+        """One policy's answers, measured. ModelError where it cannot be loaded, or does not fit the device's memory."""
+        try:
+            return self._ask(place)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{place.label}: the device has no memory left: {str(error).splitlines()[0]}",
+                "Lower generation.batch_rows where sampling failed, else data.microbatch_tokens; model.dtype=bfloat16 takes "
+                "half the memory, and evaluate.reference=null leaves one model in it.",
+            ) from error
+
+    def _ask(self, place: Place) -> Answers:
         with self.console.status(f"loading {place.label}"):
             loaded = self._load(place)
         is_reference = place.role == "reference"

@@ -190,19 +190,40 @@ def started_from(policy: str) -> tuple[str | None, str]:
 
 def _of_run(folder: Path) -> tuple[str | None, str]:
     """A run's reference is the one that its config names, else what its policy started from."""
-    if folder.name != "policy" or not (folder.parent / RUN).is_file():
-        return None, ""
-    try:
-        config = yaml.safe_load((folder.parent / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None, ""
-    model = config.get("model") if isinstance(config, dict) else None
-    if not isinstance(model, dict):
-        return None, ""
+    model = _group_of_run(folder, "model")
     if model.get("reference"):
         return str(model["reference"]), f"the reference of the run {folder.parent.name}"
     path = model.get("policy") or (POCKET if model.get("name") == POCKET else None)
     return (None if path is None else str(path)), f"what the run {folder.parent.name} started from"
+
+
+def unlike_its_run(policy: str, data: Mapping[str, Any]) -> str:
+    """What a policy's run read otherwise than this evaluation does, and would surprise; "" where nothing."""
+    before = _group_of_run(Path(policy).expanduser(), "data")
+    if not before:
+        return ""
+    name, template = before.get("name"), before.get("template")
+    if data["name"] == "sandbox" and name != "sandbox":
+        return (
+            f"{policy} was trained on other data ({name} {before.get('path') or ''}), and is asked the sandbox's prompts "
+            f"here. For prompts of its own data: data={name} data.path={before.get('path')}."
+        )
+    if template != data.get("template"):
+        here = f"data.template={data.get('template')}"
+        return f"{policy} was trained with data.template={template}, and reads its prompts by {here} here."
+    return ""
+
+
+def _group_of_run(folder: Path, group: str) -> dict[str, Any]:
+    """A group of the config of the run that has made the policy; {} where there is none."""
+    if folder.name != "policy" or not (folder.parent / RUN).is_file():
+        return {}
+    try:
+        config = yaml.safe_load((folder.parent / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    found = config.get(group) if isinstance(config, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _of_adapter(folder: Path) -> tuple[str | None, str]:

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from core import evaluate
 from core.compose import Composed, compose
 from core.errors import UserError
+from core.policies import ask
 from core.report import build_report
 from core.runfolder import LOGGER
 from tests.packages import ROOT
@@ -246,6 +248,17 @@ def test_a_reward_that_fails_leaves_a_failed_run_and_a_page(here, capsys):
     assert read("run.json")["status"] == "failed"
     assert not Path("runs/e/policies.json").exists()
     assert Path("runs/e/report.html").is_file()
+
+
+def test_too_little_memory_is_an_error_with_a_remedy(here, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
+
+    monkeypatch.setattr(ask, "measured", full)
+    assert go("evaluate.policy=base", *CHARACTERS, *DATA) == 2
+    error = capsys.readouterr().err
+    assert "base: the device has no memory left: CUDA out of memory. Tried to allocate 2 GiB." in error
+    assert "generation.batch_rows" in error
 
 
 @pytest.mark.parametrize(

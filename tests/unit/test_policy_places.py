@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from core.errors import ConfigError
-from core.policies.places import POCKET, REFERENCE, checked_path, places, started_from
+from core.policies.places import POCKET, REFERENCE, checked_path, places, started_from, unlike_its_run
 from core.settings import Evaluate
 
 
@@ -23,8 +23,8 @@ def policy(path, architecture="LlamaForCausalLM"):
     return made(path, config__json={"architectures": [architecture]})
 
 
-def run(path, model):
-    made(path, run__json={}, config__yaml=yaml.safe_dump({"model": model}))
+def run(path, model, data=None):
+    made(path, run__json={}, config__yaml=yaml.safe_dump({"model": model, "data": data or {}}))
     return policy(path / "policy")
 
 
@@ -122,6 +122,14 @@ def test_a_run_says_what_it_started_from(here, model, expected):
     path, why = started_from(str(run(here / "r", model)))
     assert path == expected[0]
     assert why.startswith(expected[1])
+
+
+def test_other_data_and_another_template_than_its_run_had_are_said(here):
+    path = str(run(here / "r", {}, {"name": "jsonl", "path": "rows.jsonl", "template": "auto"}))
+    assert "data=jsonl data.path=rows.jsonl" in unlike_its_run(path, {"name": "sandbox", "template": "chat"})
+    assert "data.template=auto" in unlike_its_run(path, {"name": "jsonl", "template": "chat"})
+    assert unlike_its_run(path, {"name": "jsonl", "template": "auto"}) == ""
+    assert unlike_its_run("models/base", {"name": "sandbox", "template": "chat"}) == ""
 
 
 def test_an_adapter_and_a_model_card_say_it_too(tmp_path):

@@ -22,6 +22,7 @@ from core.atomic import write_atomic
 from core.batch import Batch, build_batch
 from core.checked_reward import Reward
 from core.errors import CollectionError
+from core.failpoints import failpoint
 from core.generate import Job, sample, sample_seed
 from core.models import Models, fingerprint
 from core.objective import Role
@@ -282,6 +283,8 @@ class ModelContext(CollectContext):
     def score(self, rows: Sequence[Row]) -> list[Row]:
         if self.reward is None:
             raise CollectionError("this objective needs a reward, and none is composed.", "Add reward=length, for example.")
+        if self.collecting:
+            failpoint("collect.score")
         return self.reward.score_rows(rows, collecting=self.collecting)
 
 

@@ -267,7 +267,7 @@ class StepLoader:
                 "The notes above say what was left out; a larger temperature or more samples give more variety.",
             )
         if keep and self._rollouts is not None:
-            lines = "".join(json.dumps(row.to_json(), allow_nan=False) + "\n" for row in made)
+            lines = "".join(rollout_line(row, epoch) + "\n" for row in made)
             write_atomic(self._rollout_file(epoch), lines + json.dumps({"rows": len(made)}) + "\n")
         failpoint("collect.after")
         return made
@@ -306,7 +306,7 @@ class StepLoader:
             return []
         path = self._rollout_file(epoch)
         try:
-            *lines, end = path.read_text(encoding="utf-8").splitlines()
+            *lines, end = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
             whole = json.loads(end) == {"rows": len(lines)}
             rows = [Row.from_json(json.loads(line)) for line in lines]
         except (OSError, ValueError, KeyError, TypeError):
@@ -317,6 +317,26 @@ class StepLoader:
                 f"Remove the checkpoints after step {first}, then resume: the epoch is collected again.",
             )
         return rows
+
+
+def rollout_line(row: Row, epoch: int) -> str:
+    """One line of rollouts/*.jsonl.
+
+    Raises:
+        CollectionError: a number in it is not finite: nothing can be learnt from it.
+    """
+    try:
+        line = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        fields = [(name, values) for r in row.responses for name, values in r.token_fields.items()]
+        bad = next((name for name, values in fields if not all(map(math.isfinite, values))), "a number")
+        raise CollectionError(
+            f'collection {epoch}: "{bad}" of the row {row.id} is not finite.',
+            "Look at the reward's scores (objective.score_clip bounds them, where the objective has it), and at the losses of "
+            "the steps before: lower optim.lr where they grew.",
+        ) from error
+    broken = any("\ud800" <= c <= "\udfff" for c in line)  # half a character, which UTF-8 cannot hold
+    return json.dumps(row.to_json(), allow_nan=False) if broken else line
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from core.checkpoint import refuse_foreign
+from core.failpoints import failpoint
 from core.log import VALIDATION
 from core.loop import Schedule, StepBatch
 from core.models import Models
@@ -84,6 +85,7 @@ class AlignmentModule(L.LightningModule):
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by norm, and guard: a non-finite loss or gradient never touches the weights."""
+        failpoint("step.update")
         if self._batch.epoch == self.left_epoch:
             optimizer.zero_grad(set_to_none=True)  # no gradient: the optimizer passes every parameter over
             return

@@ -181,8 +181,15 @@ class RunFolder:
         return (by_step[first] if first != last else {}), by_step[last]
 
     def rewind(self, step: int) -> None:
-        """Forgets metrics, notes and samples of later steps, so that a resumed run writes what one piece would have."""
+        """Forgets metrics, notes and samples of later steps, so that a resumed run writes what one piece would have.
+
+        What a killed process had half written goes as well.
+        """
         self._drop_records(step)
+        for folder in ("", "samples", "rollouts"):
+            for path in (self.path / folder).glob(".*.tmp"):
+                if path.is_file():
+                    path.unlink()
         for path in self.path.glob("samples/step_*.jsonl"):
             match = _SAMPLE_FILE.fullmatch(path.name)
             if match and int(match[1]) > step:

@@ -118,6 +118,7 @@ def tiny_run(
         rows_per_epoch=int(config["data"].get("rows_per_epoch") or len(train)),
         batch_size=config["data"]["batch_size"],
         epochs=config["trainer"]["max_epochs"],
+        passes=objective.passes,
         max_steps=config["trainer"].get("max_steps", -1),
         seed=config["seed"],
     )

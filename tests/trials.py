@@ -24,6 +24,8 @@ from core.reward import RewardSource, Sample
 from core.runfolder import RunFolder, read_jsonl
 from core.train import fit
 from plugins.objectives.dpo import DPO
+from plugins.objectives.ppo import PPO
+from plugins.objectives.rejection_sampling import RejectionSampling
 from plugins.objectives.reward_bt import RewardBT
 from plugins.objectives.sft import SFT
 from tests.support import random_rows, tiny_run
@@ -32,8 +34,11 @@ from tests.support import random_rows, tiny_run
 class TokenSum(RewardSource):
     """The sum of the token ids: a reward that nearly never ties."""
 
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
     def score(self, samples: list[Sample]) -> list[float]:
-        return [float(sum(s.tokens)) for s in samples]
+        return [self.scale * sum(s.tokens) for s in samples]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,34 @@ KINDS = {
     "dpo_relabelled": Kind(lambda: DPO(pairs="relabelled"), reward=TokenSum),
     "dpo_sampled": Kind(lambda: DPO(samples=3), reward=TokenSum, settings={"data": {"rows_per_epoch": 9}}),
     "reward_bt": Kind(lambda: RewardBT(zero="samples"), responses=3),
+}
+
+# Online objectives with a state of their own. ppo: 9 prompts in steps of 5, twice over: 4 steps an epoch, 8 in all,
+# checkpoints after 3, 6 and 8; the KL coefficient adapts, and step 4 is left out (target_kl). rejection_sampling: 3 steps an epoch, 9 in all; the prompts of
+# its last epoch have come before, and the best answers so far compete. Checkpoints after 4, 8 and 9.
+ONLINE = {
+    "ppo": Kind(
+        lambda: PPO(
+            kl_control="adaptive", kl_horizon=40, kl_target=0.1, samples=2, passes=2, missing_eos_penalty=1.0, target_kl=0.8
+        ),
+        reward=lambda: TokenSum(scale=0.01),
+        settings={"data": {"rows_per_epoch": 9, "batch_size": 5}, "eval": {"every": 3}},
+    ),
+    "rejection_sampling": Kind(
+        lambda: RejectionSampling(samples=3),
+        reward=TokenSum,
+        settings={"data": {"rows_per_epoch": 9}, "trainer": {"max_epochs": 3}},
+    ),
+}
+
+
+# Every step but the first of a collection is left out: what one process leaves out, all must.
+LEAVING = {
+    "ppo_leaving": Kind(
+        lambda: PPO(target_kl=1e-8, passes=2),
+        reward=lambda: TokenSum(scale=0.01),
+        settings={"data": {"rows_per_epoch": 9, "batch_size": 5}, "trainer": {"max_epochs": 1}},
+    )
 }
 
 
@@ -117,7 +150,7 @@ class Trial:
 
 def built(path: Path, kind: str, *, resume: bool = False, folder: RunFolder | None = None, **changes: Any) -> Run:
     """A run of a kind, new or in the folder of an earlier one (or in a folder that is given)."""
-    k = (KINDS | REMEMBERING)[kind]
+    k = (KINDS | ONLINE | LEAVING | REMEMBERING)[kind]
     merged = {key: {**k.settings.get(key, {}), **changes.get(key, {})} for key in k.settings.keys() | changes.keys()}
     return tiny_run(
         path,

@@ -134,7 +134,7 @@ class PPO(Objective):
 
     def _nothing(self) -> list[Row]:
         """No answer has a score here. Other processes may have some, and wait for this one's share of their statistics."""
-        for _ in range(self.whiten_rewards + self.whiten_advantages):
+        for _ in range(self.whiten_rewards + self.whiten_advantages + 2 * self.value):
             global_moments([])
         self._adapt([])
         return []
@@ -163,8 +163,8 @@ class PPO(Objective):
         """How much of the returns' variance the values explain: 1 = all, 0 = no more than their mean, below = less."""
         if not self.value:
             return {}
-        errors, spread = (returns - batch["values"])[batch.mask].var(correction=0), returns[batch.mask].var(correction=0)
-        return {"val/explained_variance": float(1 - errors / spread.clamp(min=1e-8))}
+        errors, spread = (global_moments(x[batch.mask].tolist())[1] for x in (returns - batch["values"], returns))
+        return {"val/explained_variance": 1 - errors / max(spread, 1e-8)}
 
     def _adapt(self, kl: Sequence[float]) -> None:
         """Move the KL coefficient to where the KL of an answer meets its target. Ziegler et al. 2019, section 2.2."""

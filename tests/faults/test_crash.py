@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from core.checkpoint import checkpoints_in, newest_good, problem_of
 from core.runfolder import run_state
 from tests.faults.child import SIGINT, SIGTERM, Fault, four_at_a_time, main
-from tests.trials import Trial, assert_equal_runs, built, finished, fitted, metrics_of, trial
+from tests.trials import ONLINE, Trial, assert_equal_runs, built, finished, fitted, metrics_of, trial
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.faults.child"])
@@ -38,10 +39,13 @@ def steps_saved(path: Path) -> list[int]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trial]]:
     base = tmp_path_factory.mktemp("whole")
-    return {kind: trial(base / kind / "run", kind) for kind in ("sft", "dpo_sampled")}  # type: ignore[return-value]
+    kinds = ("sft", "dpo_sampled", *ONLINE)
+    return {kind: trial(base / kind / "run", kind) for kind in kinds}  # type: ignore[return-value]
 
 
 # sft: 10 steps, checkpoints after 4, 8 and 10. dpo_sampled: 6 steps, collections before 1 and 4, checkpoints after 4, 6.
+# ppo: 8 steps, collections before 1 and 5, checkpoints after 3, 6 and 8. rejection_sampling: 9 steps, collections before 1,
+# 4 and 7, checkpoints after 4, 8 and 9.
 KILLED = [
     ("sft", "step.end:3", []),
     ("sft", "step.end:7", [4]),
@@ -52,6 +56,12 @@ KILLED = [
     ("sft", "checkpoint.after:3", [4, 8, 10]),
     ("dpo_sampled", "collect.after:2", []),
     ("dpo_sampled", "step.end:5", [4]),
+    ("ppo", "collect.score:2", [3]),  # sampled and not yet scored
+    ("ppo", "write.jsonl.before_move:4", [3]),  # the second file of rollouts; two of samples come before it
+    ("ppo", "step.update:6", [3]),  # gradients, and no step
+    ("ppo", "write.ckpt.before_move:2", [3]),
+    ("rejection_sampling", "collect.score:3", [4]),
+    ("rejection_sampling", "step.update:8", [4]),
 ]
 
 
@@ -123,17 +133,18 @@ def test_sigterm_twice_is_still_an_orderly_end(tmp_path: Path) -> None:
     assert steps_saved(path) == [4, 6]
 
 
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_a_signal_in_a_collection_does_not_wait_for_its_end(tmp_path: Path, epoch: int) -> None:
+@pytest.mark.parametrize(("kind", "epoch"), [("dpo_sampled", 0), ("dpo_sampled", 1), ("ppo", 1)])
+def test_a_signal_in_a_collection_does_not_wait_for_its_end(tmp_path: Path, kind: str, epoch: int) -> None:
     path = tmp_path / "run"
-    assert child(path, "dpo_sampled", Fault(signals=(SIGTERM,), collecting=epoch)) == 143
+    assert child(path, kind, Fault(signals=(SIGTERM,), collecting=epoch)) == 143
     chunks = [line for line in (tmp_path / "chunks").read_text().splitlines() if line.startswith(f"{epoch} ")]
-    assert chunks == [f"{epoch} sampling 4/27"]
-    assert steps_saved(path) == [3 * epoch]
+    total, steps = (27, 3) if kind == "dpo_sampled" else (18, 4)
+    assert re.fullmatch(rf"{epoch} sampling [1-9]/{total}", *chunks)
+    assert steps_saved(path)[-1] == steps * epoch
     assert not (path / "rollouts" / f"epoch_{epoch:03d}.jsonl").exists()
-    rest = fitted(four_at_a_time(built(path, "dpo_sampled", resume=True)))
-    assert min(rest.rows) == 3 * epoch
-    whole = fitted(four_at_a_time(built(tmp_path / "whole" / "run", "dpo_sampled")))
+    rest = fitted(four_at_a_time(built(path, kind, resume=True)))
+    assert min(rest.rows) == steps * epoch
+    whole = fitted(four_at_a_time(built(tmp_path / "whole" / "run", kind)))
     assert_equal_runs(whole.path, path)
 
 

@@ -10,14 +10,14 @@ import torch
 
 from core.checkpoint import checkpoint_path, checkpoints_in, manifest_of
 from core.loop import StepLoader
-from tests.trials import KINDS, Trial, assert_equal_runs, assert_same, finished, last_checkpoint, metrics_of, trial
+from tests.trials import KINDS, ONLINE, Trial, assert_equal_runs, assert_same, finished, last_checkpoint, metrics_of, trial
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trial]:
     """The uninterrupted runs. Each writes to its own folder, so a cache of reference log-probs is never shared."""
     base = tmp_path_factory.mktemp("whole")
-    return {kind: trial(base / kind / "run", kind) for kind in KINDS}
+    return {kind: trial(base / kind / "run", kind) for kind in KINDS | ONLINE}
 
 
 def collections_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -33,8 +33,9 @@ def collections_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-_WHERE = {"dpo_sampled": (1, 2, 3, 4, 5, 6), "reward_bt": (3,)}
-STOPS = [(kind, k) for kind in KINDS for k in _WHERE.get(kind, (1, 3, 5, 9, 10))]
+_WHERE = {"dpo_sampled": (1, 2, 3, 4, 5, 6), "reward_bt": (3,), "ppo": (2, 4, 5, 7), "rejection_sampling": (3, 5, 8)}
+STOPS = [(kind, k) for kind in KINDS | ONLINE for k in _WHERE.get(kind, (1, 3, 5, 9, 10))]
+STEPS = {"dpo_sampled": (6, 3), "ppo": (8, 4), "rejection_sampling": (9, 3)}  # in all, an epoch; the others: 10, 5
 
 
 @pytest.mark.parametrize(("kind", "k"), STOPS)
@@ -42,7 +43,7 @@ def test_stop_and_resume_equals_one_piece(whole: dict[str, Trial], tmp_path: Pat
     """k: the first step, a middle one, an epoch's border, the one before the last, the last."""
     full = whole[kind]
     total = full.run.schedule.total_steps
-    assert (total, full.run.schedule.steps_per_epoch) == ((6, 3) if kind == "dpo_sampled" else (10, 5))
+    assert (total, full.run.schedule.steps_per_epoch) == STEPS.get(kind, (10, 5))
 
     first = trial(tmp_path / "run", kind, stop=k)
     assert first.exit == 143
@@ -59,11 +60,11 @@ def test_stop_and_resume_equals_one_piece(whole: dict[str, Trial], tmp_path: Pat
         assert torch.equal(a, b)
     assert_equal_runs(full.path, rest.path)
     for role in full.run.objective.trains:
-        for file in ("model.safetensors", "config.json", *(("reward.json",) if role == "reward" else ())):
+        for file in ("model.safetensors", "config.json", *(("reward.json",) if role in ("reward", "value") else ())):
             assert (rest.path / role / file).read_bytes() == (full.path / role / file).read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo_sampled"])
+@pytest.mark.parametrize("kind", ["sft", "dpo_sampled", "ppo"])
 def test_resume_forgets_what_came_after_the_checkpoint(whole: dict[str, Trial], tmp_path: Path, kind: str) -> None:
     """The process died long after its last checkpoint: metrics, samples and rollouts of the future lie in the folder."""
     shutil.copytree(whole[kind].path, tmp_path / "run")
@@ -72,8 +73,25 @@ def test_resume_forgets_what_came_after_the_checkpoint(whole: dict[str, Trial], 
         manifest_of(path).unlink()
     assert len(metrics_of(tmp_path / "run")) == len(metrics_of(whole[kind].path))
     rest = trial(tmp_path / "run", kind, resume=True)
-    assert min(rest.rows) == 4
+    assert min(rest.rows) == (3 if kind == "ppo" else 4)
     assert_equal_runs(whole[kind].path, rest.path)
+
+
+@pytest.mark.parametrize("kind", ONLINE)
+def test_state_of_an_objective_is_part_of_the_run(
+    whole: dict[str, Trial], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison can fail: without what the objective keeps, the rest of the run is another one."""
+    full = whole[kind]
+    state = last_checkpoint(full.path)["accordant"]["objective"]
+    if kind == "ppo":
+        assert [r["left_out"] for r in metrics_of(full.path) if "left_out" in r] == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert state == full.run.objective.state_dict()
+    assert state != ONLINE[kind].make().state_dict()
+    trial(tmp_path / "run", kind, stop=full.run.schedule.steps_per_epoch)
+    monkeypatch.setattr(type(full.run.objective), "load_state_dict", lambda self, state: None)
+    rest = trial(tmp_path / "run", kind, resume=True)
+    assert last_checkpoint(rest.path)["accordant"]["objective"] != state
 
 
 def test_restart_without_a_checkpoint_forgets_the_first_attempt(whole: dict[str, Trial], tmp_path: Path) -> None:

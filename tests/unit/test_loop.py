@@ -16,7 +16,7 @@ from core.loop import Cut, Schedule, Shard, StepLoader, Surroundings, Validation
 from core.models import Models
 from core.objective import Objective
 from core.processes import from_all_processes
-from core.rows import Row
+from core.rows import Response, Row
 from core.settings import Generation
 from tests.support import random_rows, tiny_model, tiny_tokenizer
 
@@ -337,6 +337,37 @@ def test_a_collection_that_is_left_leaves_no_trace(context: ModelContext, tmp_pa
         next(walk)
     assert objective.made == 1
     assert [path.name for path in tmp_path.iterdir()] == ["epoch_000.jsonl"]
+
+
+class Answering(Scripted):
+    """Collects one answer of two tokens to each prompt, with a text and a field of its own."""
+
+    def __init__(self, text: str = "yes", number: float = 0.5) -> None:
+        super().__init__("every_epoch")
+        self.answer = Response([5, 6], [True, True], text, token_fields={"advantages": [0.25, number]})
+
+    def collect(self, rows, ctx):
+        return [row.with_responses([self.answer]) for row in rows]
+
+
+@pytest.mark.parametrize("text", ["Öl 好", "a\u2028b\x85c\x0bd\ne", "half \ud83d"], ids=["words", "line ends", "surrogate"])
+def test_rollouts_come_back_whatever_the_text(context: ModelContext, tmp_path: Path, text: str) -> None:
+    """Only a line feed ends a line of the file; letters stand in it as they are."""
+    first, _ = loader(Answering(text), context, tmp_path)
+    made = list(first.collected(0))
+    again, clock = loader(Scripted("every_epoch"), context, tmp_path)
+    clock.done = 1
+    assert again.collected(0) == made
+    if text.isprintable():
+        assert text in (tmp_path / "epoch_000.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_ends_the_collection(context: ModelContext, tmp_path: Path, number: float) -> None:
+    steps, _ = loader(Answering(number=number), context, tmp_path)
+    with pytest.raises(CollectionError, match=r'collection 0: "advantages" of the row row-\d is not finite'):
+        next(iter(steps))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("on_policy", "checks"), [(True, 1), (False, 0)])

@@ -143,11 +143,15 @@ def test_rewind_gives_the_same_lines_as_an_uninterrupted_run(tmp_path):
     work(broken, range(1, 8))
     with (broken.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')  # torn by a crash
+    for name in (".config.yaml.x1.tmp", "samples/.step_000008.jsonl.x2.tmp", "rollouts/.epoch_001.jsonl.x3.tmp"):
+        (broken.path / name).parent.mkdir(exist_ok=True)
+        (broken.path / name).write_text("half")
     broken.finish("failed")
     resumed = RunFolder.reopen(tmp_path / "broken")
     assert [r["step"] for r in lines(resumed, "metrics.jsonl")] == [1, 2, 3, 4, 5, 6, 7]
     resumed.rewind(4)
     assert sorted(p.name for p in resumed.path.glob("samples/*")) == ["step_000002.jsonl", "step_000004.jsonl"]
+    assert list(resumed.path.rglob("*.tmp")) == []
     work(resumed, range(5, 9))
     for name in ("metrics.jsonl", "notes.jsonl", "samples/step_000008.jsonl"):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()

@@ -260,15 +260,15 @@ class StepLoader:
         # What is collected once is collected again after a resume: what a reward remembers of it would count twice.
         with self.context.collection(self._poll, anew=self.objective.collects == "once"), _undone(self.objective):
             made = gather(self._share(rows[shard.rank :: shard.world], shard), [row.id for row in rows])
-        self._close_collection(made, epoch)
-        if not made:
-            raise CollectionError(
-                f"collection {epoch} of {len(rows)} rows gave nothing to train on.",
-                "The notes above say what was left out; a larger temperature or more samples give more variety.",
-            )
-        if keep and self._rollouts is not None:
-            lines = "".join(rollout_line(row, epoch) + "\n" for row in made)
-            write_atomic(self._rollout_file(epoch), lines + json.dumps({"rows": len(made)}) + "\n")
+            self._close_collection(made, epoch)
+            if not made:
+                raise CollectionError(
+                    f"collection {epoch} of {len(rows)} rows gave nothing to train on.",
+                    "The notes above say what was left out; a larger temperature or more samples give more variety.",
+                )
+            if keep and self._rollouts is not None:
+                lines = "".join(rollout_line(row, epoch) + "\n" for row in made)
+                write_atomic(self._rollout_file(epoch), lines + json.dumps({"rows": len(made)}) + "\n")
         failpoint("collect.after")
         return made
 
@@ -332,8 +332,8 @@ def rollout_line(row: Row, epoch: int) -> str:
         bad = next((name for name, values in fields if not all(map(math.isfinite, values))), "a number")
         raise CollectionError(
             f'collection {epoch}: "{bad}" of the row {row.id} is not finite.',
-            "Look at the reward's scores (objective.score_clip bounds them, where the objective has it), and at the losses of "
-            "the steps before: lower optim.lr where they grew.",
+            "Look at the reward's scores (objective.score_clip bounds them, where the objective has it), and at the losses "
+            "of the steps before: lower optim.lr where they grew.",
         ) from error
     broken = any("\ud800" <= c <= "\udfff" for c in line)  # half a character, which UTF-8 cannot hold
     return json.dumps(row.to_json(), allow_nan=False) if broken else line

@@ -125,7 +125,7 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
     for reward in ready.rewards:
         reward.check_columns([*ready.data.train, *ready.data.prompts])
         reward.source.prepare()
-    folder.record(rewards={reward.name: {"unit": reward.source.unit} for reward in ready.rewards})
+    folder.record(rewards=reward_facts(ready))
     L.seed_everything(int(config["seed"]), verbose=False)  # again: a warm-up of the pocket model has drawn from it
     with console.status("loading models"):
         models = build_models(ready)
@@ -156,6 +156,12 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
         optim=_optim(config, ready),
         console=console,
     )
+
+
+def reward_facts(ready: Prepared) -> dict[str, dict[str, Any]]:
+    """Of each reward: the unit of its scores, and whether the objective learns from them or they are only measured."""
+    learns = ready.objective.reward_use in ("optional", "required")
+    return {r.name: {"unit": r.source.unit, "optimised": learns and r is ready.reward} for r in ready.rewards}
 
 
 def _optim(config: Mapping[str, Any], ready: Prepared) -> Optim:

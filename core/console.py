@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,6 +176,13 @@ class Console:
             self.say(f"  report  {_near(self.folder.path / 'report.html')}")
         for folder in made.values():
             self.say(f"  model   {_near(folder)}")
+
+    def remark(self, *sentences: str) -> None:
+        """What must not be overlooked, in lines of a readable width."""
+        for sentence in sentences:
+            self.say()
+            for line in textwrap.wrap(sentence, 98):
+                self.say(f"  {line}", style="yellow")
 
 
 def quiet_lightning() -> None:

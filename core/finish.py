@@ -14,6 +14,7 @@ from core.modelcard import CardFacts
 from core.objective import Role
 from core.preferences import group_lines, preference_lines, preference_report
 from core.report.agreement import FILE as PREFERENCES
+from core.report.overoptimisation import remark
 from core.rows import Row
 from core.scorer import RewardFacts, heads_of, is_scorer
 from core.value import SharedHead, as_scorer
@@ -37,6 +38,7 @@ def finish(run: Run) -> dict[str, Any]:
     told = judge(run, "reward") if "reward" in run.objective.trains else []
     run.console.table(told)
     run.console.summary(before, after, made)
+    run.console.remark(*remark(run.folder.path))
     report = run.folder.path / "report.html"
     return {"before": before, "after": after, "report": str(report), **{role: str(path) for role, path in made.items()}}
 

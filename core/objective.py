@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch is heavy: listing plugins and --help must not pay for
 Role = Literal["policy", "reference", "value", "reward"]
 Reads = Literal["prompts", "demonstrations", "pairs", "rankings"]
 Collects = Literal["never", "once", "every_epoch"]
+RewardUse = Literal["measured", "optional", "required", "refused"]
 MeanOver = Literal["tokens", "responses", "rows"]
 
 
@@ -55,7 +56,7 @@ class Objective(ABC):
         trains: roles that get gradients, are saved in checkpoints and exported.
         frozen: roles that are evaluated only and never saved.
         collects: when `collect` runs: "never", "once" (before the first step) or "every_epoch".
-        reward_use: "measured" (a composed reward is only reported), "optional" (used if composed),
+        reward_use: "measured" (a composed reward is only reported), "optional" (learnt from if composed),
             "required", or "refused" (composing one is an error).
         generates: True where the policy answers prompts, so that validation samples and scores answers.
         minibatches: optimizer steps of one pass over a collection, of an objective that collects every epoch, where
@@ -76,7 +77,7 @@ class Objective(ABC):
     trains: frozenset[Role] = frozenset({"policy"})
     frozen: frozenset[Role] = frozenset()
     collects: Collects = "never"
-    reward_use: ClassVar[Literal["measured", "optional", "required", "refused"]] = "measured"
+    reward_use: RewardUse = "measured"
     generates: ClassVar[bool] = True
     minibatches: int = 16
     passes: int = 1

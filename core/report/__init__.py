@@ -23,6 +23,7 @@ from core.errors import ConfigError
 from core.report.changes import Change, changes, headline, show
 from core.report.charts import HEIGHT, WIDTH, chart_groups
 from core.report.facts import read_facts
+from core.report.kl_section import section as kl_section
 from core.report.policies import section as policies_section
 from core.report.preferences import section
 from core.runfolder import RUN
@@ -53,6 +54,7 @@ def render(facts: dict[str, Any]) -> str:
     return _template().render(
         facts,
         reward=section(facts["preferences"]),
+        pressed=kl_section(facts["overoptimisation"]),
         compared=policies_section(facts["policies"]),
         groups=chart_groups(facts["series"], facts["likelihood"]),
         width=WIDTH,

@@ -19,6 +19,7 @@ from core.report.agreement import agreement, preferences_of
 from core.report.changes import Change, changes, generated, headline, show
 from core.report.compared import FILE as POLICIES
 from core.report.compared import SAMPLES, policies_of, samples_of
+from core.report.overoptimisation import prompts_of, read_overoptimisation
 from core.runfolder import CONFIG, LEADING, METRICS, NOTES, RUN, read_json, read_jsonl, run_state
 
 Points = list[tuple[int, float]]
@@ -58,6 +59,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         else _headline(found, title, preferences, trained=bool(config.get("objective"))),
         # Of policies the section's own table says it, beside the others.
         "changes": [] if policies else [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
+        "overoptimisation": read_overoptimisation(series, run, prompts_of(folder)),
         "preferences": preferences,
         "policies": policies,
         "answers": _clipped(samples_of(read_jsonl(folder / SAMPLES), policies)),

@@ -1,12 +1,12 @@
 
 "use strict";
 for (const svg of document.querySelectorAll("svg[data-chart]")) {
-  const { x: [left, right, low, high], over, doubling, lines } = JSON.parse(svg.dataset.chart);
+  const { x: [left, right, low, high], over, doubling, root, lines } = JSON.parse(svg.dataset.chart);
   const cursor = svg.querySelector(".cursor");
   const readout = svg.parentElement.querySelector(".readout");
   const quiet = [...readout.childNodes];
   const steps = [...new Set(lines.flatMap(([, points]) => points.map((p) => p[0])))].sort((a, b) => a - b);
-  const scale = (step) => (doubling ? Math.log2(step) : step);
+  const scale = (step) => (doubling ? Math.log2(step) : root ? Math.sqrt(step) : step);
   const place = (step) => left + ((scale(step) - scale(low)) / (scale(high) - scale(low) || 1)) * (right - left);
   const nearest = (points, step) => points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a));
   const show = (v) => (v === 0 ? "0" : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(2) : String(+v.toPrecision(4)));

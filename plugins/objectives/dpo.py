@@ -78,6 +78,8 @@ class DPO(Objective):
                 "Compose one (reward=length), or use objective.pairs=dataset.",
             )
         self.reads = "prompts" if self.pairs == "sampled" else "pairs"
+        if self.pairs == "dataset":
+            self.reward_use = "measured"
         once = self.reference == "cached" or self.pairs == "relabelled"
         self.collects = "every_epoch" if self.pairs == "sampled" else "once" if once else "never"
         return {

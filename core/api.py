@@ -27,7 +27,7 @@ from core.errors import (
     check_option,
     nearest,
 )
-from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Role
+from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, RewardUse, Role
 from core.paths import cache_folder
 from core.processes import from_all_processes, global_moments
 from core.redact import Redactor, looks_secret
@@ -67,6 +67,7 @@ __all__ = [
     "Response",
     "RewardModel",
     "RewardSource",
+    "RewardUse",
     "Role",
     "Row",
     "Sample",

@@ -26,6 +26,7 @@ from core.api import (
     Models,
     Objective,
     Reads,
+    RewardUse,
     Row,
     check_option,
     log_scores,
@@ -40,7 +41,7 @@ class DPO(Objective):
     api_version = 1
     reads: Reads = "pairs"
     frozen = frozenset({"reference"})
-    reward_use = "optional"
+    reward_use: RewardUse = "optional"
     mean_over = "rows"
     default_lr = 1e-6
 

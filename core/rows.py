@@ -114,12 +114,12 @@ class Row:
         return dataclasses.replace(self, responses=tuple(responses), **changes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain containers only, for a line of `rollouts/*.jsonl`."""
+        """Plain containers only, for a line of `rollouts/*.jsonl`; what a person reads comes first."""
         out: dict[str, Any] = {
             "id": self.id,
-            "prompt": self.prompt,
             "prompt_text": self.prompt_text,
             "responses": [_response_to_json(r) for r in self.responses],
+            "prompt": self.prompt,
         }
         if self.messages is not None:
             out["messages"] = [dict(m) for m in self.messages]
@@ -141,7 +141,7 @@ class Row:
         return cls(
             id=data["id"],
             prompt=list(data["prompt"]),
-            responses=tuple(Response(**r) for r in data["responses"]),
+            responses=tuple(Response(**{"mask": [True] * len(r["tokens"]), **r}) for r in data["responses"]),
             prompt_text=data.get("prompt_text", ""),
             messages=tuple(data["messages"]) if "messages" in data else None,
             margins=tuple(data["margins"]) if "margins" in data else None,
@@ -153,11 +153,14 @@ class Row:
 
 
 def _response_to_json(response: Response) -> dict[str, Any]:
-    out: dict[str, Any] = {"tokens": response.tokens, "mask": response.mask, "text": response.text}
+    out: dict[str, Any] = {"text": response.text}
     if response.score is not None:
         out["score"] = response.score
     if not response.finished:
         out["finished"] = False
+    out["tokens"] = response.tokens
+    if not all(response.mask):
+        out["mask"] = response.mask
     if response.token_fields:
         out["token_fields"] = dict(response.token_fields)
     return out

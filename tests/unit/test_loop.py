@@ -12,7 +12,18 @@ import pytest
 from core import loop as loop_file
 from core.collect import ModelContext
 from core.errors import CheckpointError, CollectionError, ConfigError, DataError
-from core.loop import Cut, Schedule, Shard, StepLoader, Surroundings, ValidationSteps, gather, interleaved, step_batch
+from core.loop import (
+    Cut,
+    Schedule,
+    Shard,
+    StepLoader,
+    Surroundings,
+    ValidationSteps,
+    gather,
+    interleaved,
+    rollout_line,
+    step_batch,
+)
 from core.models import Models
 from core.objective import Objective
 from core.processes import from_all_processes
@@ -360,6 +371,21 @@ def test_rollouts_come_back_whatever_the_text(context: ModelContext, tmp_path: P
     assert again.collected(0) == made
     if text.isprintable():
         assert text in (tmp_path / "epoch_000.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_line_of_rollouts_begins_with_what_a_person_reads_and_leaves_the_usual_out() -> None:
+    """docs/run-folder.md, "rollouts"."""
+    whole = Response([5, 6], [True, True], "yes", score=0.5, token_fields={"values": [1.0, 2.0]})
+    cut_off = Response([7, 8], [True, False], "no", finished=False)
+    row = Row("p1", [1, 2], (whole, cut_off), prompt_text="Well?")
+    line = json.loads(rollout_line(row, 0))
+    assert list(line) == ["id", "prompt_text", "responses", "prompt"]
+    assert line["responses"] == [
+        {"text": "yes", "score": 0.5, "tokens": [5, 6], "token_fields": {"values": [1.0, 2.0]}},
+        {"text": "no", "finished": False, "tokens": [7, 8], "mask": [True, False]},
+    ]
+    assert list(line["responses"][0])[:2] == ["text", "score"]
+    assert Row.from_json(line) == row
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

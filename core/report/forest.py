@@ -121,6 +121,40 @@ def reliability(title: str, bins: Sequence[Mapping[str, Any]], note: str = "") -
     return Picture(title, f"{title}. {told}.", "".join(parts), _PLOT_HEIGHT, (), note)
 
 
+@dataclass(frozen=True)
+class Point:
+    """A labelled point with an interval upwards and downwards. `style` is its CSS class: main, base or people."""
+
+    label: str
+    style: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+def plane(title: str, points: Sequence[Point], units: tuple[str, str], note: str = "") -> Picture:
+    """Points by two quantities, each with its name beside it.
+
+    Args:
+        units: what is across and what is up, in words.
+    """
+    ends = [y for p in points for y in (p.y, p.low, p.high) if y is not None]
+    across, up = _padded(min(p.x for p in points), max(p.x for p in points)), _padded(min(ends), max(ends))
+    parts = _axes(across, up, percent=False, percent_up=False)
+    for p in points:
+        x, y = _px(p.x, across), _py(p.y, up)
+        if p.low is not None and p.high is not None:
+            ends_of = f'y1="{_py(p.low, up)}" y2="{_py(p.high, up)}"'
+            parts.append(f'<line class="whisker {p.style}" x1="{x}" x2="{x}" {ends_of}/>')
+        parts.append(f'<circle class="{p.style}" cx="{x}" cy="{y}" r="3.4"/>')
+        left = x > (_PLOT_LEFT + WIDTH) / 2
+        place = f'x="{x + (-7 if left else 7)}" y="{y + 3.5}" text-anchor="{"end" if left else "start"}"'
+        parts.append(f'<text class="name" {place}>{html.escape(one_line(p.label, _LABEL_LENGTH))}</text>')
+    told = "; ".join(f"{p.label}: {units[0]} {show(p.x)}, {units[1]} {show(p.y)}" for p in points)
+    return Picture(title, f"{title}. {told}.", "".join(parts), _PLOT_HEIGHT, (), note)
+
+
 def histogram(title: str, edges: Sequence[float], sides: Mapping[str, Sequence[int]], note: str = "") -> Picture:
     """Outlines of two histograms, chosen and rejected, each in shares of its own."""
     shares = {side: [count / max(1, sum(counts)) for count in counts] for side, counts in sides.items()}
@@ -145,12 +179,12 @@ def _scale(span: Span, height: int, percent: bool) -> list[str]:
     return parts
 
 
-def _axes(across: Span, up: Span, percent: bool) -> list[str]:
+def _axes(across: Span, up: Span, percent: bool, percent_up: bool = True) -> list[str]:
     parts = []
     for value in nice_ticks(*up, 4):
         y = _py(value, up)
         parts.append(f'<line class="grid" x1="{_PLOT_LEFT}" x2="{WIDTH - _PLOT_RIGHT}" y1="{y}" y2="{y}"/>')
-        said = f"{100 * value:.0f} %"
+        said = f"{100 * value:.0f} %" if percent_up else show(value)
         parts.append(f'<text class="tick" x="{_PLOT_LEFT - 6}" y="{y + 3.5}" text-anchor="end">{said}</text>')
     for value in nice_ticks(*across, 5):
         said = f"{100 * value:.0f} %" if percent else show(value)

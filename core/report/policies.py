@@ -9,7 +9,7 @@ from core.policies.lines import Line, table
 from core.policies.places import POCKET
 from core.policies.verdict import reference_name
 from core.report.agreement import counted
-from core.report.forest import WIDTH, Entry, Picture, boxes, forest, mark
+from core.report.forest import WIDTH, Entry, Picture, Point, boxes, forest, mark, plane
 
 _KEYS = (("main", "both orders"), ("base", "shown first"), ("people", "shown second"))
 
@@ -24,7 +24,7 @@ def section(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "main": report["policy"],
         "labels": {label: _path(label, numbers) for label, numbers in report["policies"].items()},
         "rows": [_row(line) for line in table(report)],
-        "pictures": [picture for picture in (_wins(report), _lengths(report)) if picture is not None],
+        "pictures": [picture for picture in (_wins(report), _frontier(report), _lengths(report)) if picture is not None],
         "width": WIDTH,
     }
 
@@ -79,6 +79,22 @@ def _wins(report: Mapping[str, Any]) -> Picture | None:
     over = f" over {reference_name(rivals[0])}" if len(rivals) == 1 else ""
     note = "Ties count half. Right of the line it is the better one."
     return forest(f"Win rate of {report['policy']}{over}", entries, _KEYS, note)
+
+
+def _frontier(report: Mapping[str, Any]) -> Picture | None:
+    """What the first reward has been bought for in KL; None with fewer than two policies that have moved."""
+    first = next((name for name, one in report["policies"][report["policy"]]["rewards"].items() if one), None)
+    points = []
+    for label, numbers in report["policies"].items():
+        reward = numbers["rewards"].get(first)
+        kl = 0.0 if numbers["role"] == "reference" else (numbers["kl"] or {}).get("answer", {}).get("value")
+        if kl is not None and reward and reward["value"] is not None:
+            style = {"policy": "main", "against": "people"}.get(numbers["role"], "base")
+            points.append(Point(label, style, kl, reward["value"], reward["low"], reward["high"]))
+    if sum(point.style != "base" for point in points) < 2:
+        return None
+    note = "KL from the reference in nats an answer, across; the mean reward, up."
+    return plane(f"What {first} has cost", points, ("KL", str(first)), note)
 
 
 def _lengths(report: Mapping[str, Any]) -> Picture | None:

@@ -148,7 +148,14 @@ def test_two_policies_and_their_reference(here, capsys):
     assert metrics["rewards/length/mean"] == mine["rewards"]["length"]["value"]
     assert read("run.json")["status"] == "finished"
     page = Path("runs/e/report.html").read_text()
-    for word in ("The policies", "the same random numbers", "Win rate of a", "The same prompts, answered by each", "2 more"):
+    for word in (
+        "The policies",
+        "the same random numbers",
+        "Win rate of a",
+        "What length has cost",
+        "The same prompts, answered by each",
+        "2 more",
+    ):
         assert word in page, word
     assert read("report.json")["headline"] == report["verdict"]["text"]
 

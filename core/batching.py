@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from core.decode import KeyValues, Prefill, Step, decoding, logits_of
+from core.linears import direct_linears
 from core.loading import base_model
-from core.matmul import fast_linear
 from core.pick import pick
 from core.samples import Job, Prompt, Results, Sampled, prompts_of, uniforms_of
 from core.settings import Generation
@@ -78,7 +78,7 @@ class ContinuousBatch:
 
     def run(self) -> None:
         """Sample everything that is pending."""
-        with decoding(self._causal), fast_linear():
+        with decoding(self._causal), direct_linears(self._causal):
             while self._pending or self._rows:
                 if self._pending and self._ready():
                     self._take_in()

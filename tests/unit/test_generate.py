@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from core import pick as pick_module
 from core.batch import build_batch
 from core.errors import ConfigError
 from core.generate import Job, sample, sample_seed
@@ -15,6 +16,7 @@ from core.models import Models
 from core.pick import pick
 from core.rows import Response, Row
 from core.settings import Generation
+from core.stops import Stops
 from tests.architectures import SETTINGS, architecture
 from tests.support import tiny_model, tiny_tokenizer
 
@@ -175,6 +177,35 @@ def test_the_ends_of_the_unit_interval(uniform):
     assert token.item() == (1 if uniform == 0.0 else 2)
 
 
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.4}, {"top_k": 40}, {"top_p": 0.9}, {"temperature": 0}], ids=str)
+@pytest.mark.parametrize("vocab", [5, 64, 65, 1000])
+def test_tokens_are_those_of_one_running_sum(vocab, settings, monkeypatch):
+    """Summing by blocks, and a few rows at a time, picks what the running sum over the whole vocabulary picks."""
+    monkeypatch.setattr(pick_module, "_AT_ONCE", 7 * vocab)
+    logits = 2 * torch.randn(40, vocab, generator=torch.Generator().manual_seed(vocab))
+    uniforms = torch.rand(40, generator=torch.Generator().manual_seed(1))
+    forbidden, held = torch.tensor([1, 3]), torch.arange(40) % 2 == 0
+    generation = Generation(**settings)
+    tokens, logps = pick(logits, uniforms, generation, forbidden, held)
+    log_probs = torch.log_softmax(logits.double() / (generation.temperature or 1.0), dim=-1)
+    torch.testing.assert_close(logps, log_probs.gather(1, tokens[:, None])[:, 0].float(), atol=1e-5, rtol=1e-5)
+    probs = log_probs.exp()
+    probs[:, forbidden] *= (~held)[:, None]
+    if generation.temperature == 0:
+        assert tokens.tolist() == probs.argmax(dim=-1).tolist()
+        return
+    probs = pick_module._restrict(probs, generation)
+    running = probs.cumsum(dim=-1) / probs.sum(dim=-1, keepdim=True)
+    assert tokens.tolist() == (running <= uniforms[:, None]).sum(dim=-1).tolist()
+
+
+def test_logits_that_are_no_numbers_give_log_probs_that_are_none():
+    """The guard against non-finite losses is elsewhere: here nothing may run out of bounds."""
+    tokens, logps = pick(torch.full((2, 70), math.nan), torch.tensor([0.0, 0.9]), Generation())
+    assert all(0 <= t < 70 for t in tokens.tolist())
+    assert logps.isnan().all()
+
+
 # --- one stream per sample ---------------------------------------------------------------------------------------------
 
 
@@ -264,6 +295,17 @@ def test_stop_strings_end_and_stay():
     first, second = draw(Scripted(tiny_model()), [[10], [30]], max_new_tokens=9, stop=["w11 w12", "nothing"])
     assert (first.tokens, first.finished) == ([11, 12, 13, 14, 15], True)
     assert (len(second.tokens), second.finished) == (9, False)
+
+
+def test_a_stop_text_is_found_far_into_an_answer_and_across_tokens():
+    """Only the last tokens are read at each step, and silent ones (the unknown token, 2) are no part of the text."""
+    stops = Stops(tiny_tokenizer(), Generation(max_new_tokens=99, stop=["w7 w8"]))
+    answer = [*range(20, 60), 10, 2, 2, 2, 11]
+    assert [stops.finished(answer[:n]) for n in range(1, len(answer) + 1)] == [False] * 44 + [True]
+    assert not stops.finished([*range(20, 60), 10, 12, 11])
+    late = Stops(tiny_tokenizer(), Generation(max_new_tokens=99, min_new_tokens=50, stop=["w7 w8"]))
+    early = [10, 11, *range(3, 9), *[30] * 60]
+    assert [n for n in range(1, 60) if late.finished(early[:n])] == [50]  # the first look is at the whole answer
 
 
 def test_min_new_tokens_counts_the_end_token():

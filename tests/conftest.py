@@ -33,8 +33,14 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def acme_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the path, with acme-align (tests/acme_align) installed; built when a test first asks for it."""
+    """A folder for the path, with accordant-acme of the guide to plugins installed; built when a test first asks for it."""
     return packages.acme(tmp_path_factory.mktemp("acme"))
+
+
+@pytest.fixture(scope="session")
+def grpo_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the path, with examples/accordant-grpo installed; built when a test first asks for it."""
+    return packages.example(tmp_path_factory.mktemp("grpo"), "accordant-grpo")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""Third-party packages for tests: the good one of tests/acme_align, and broken ones that are written here. All are
-built and installed by pip, offline, into a folder of their own."""
+"""Third-party packages for tests: the one of docs/write-a-plugin.md, cut out of that page, those of examples/, and broken
+ones that are written here. All are built and installed by pip, offline, into a folder of their own."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,10 +60,37 @@ def install(target: Path, *sources: Path) -> Path:
     return target
 
 
+GUIDE = ROOT / "docs" / "write-a-plugin.md"
+_SHOWN = re.compile(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_FIRST = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def guide_files() -> dict[str, str]:
+    """Path -> text of the files that the guide to plugins shows."""
+    return dict(_SHOWN.findall(GUIDE.read_text(encoding="utf-8")))
+
+
+def from_guide(folder: Path) -> Path:
+    """Does in an empty folder what the guide says, and returns the package's source."""
+    folder.mkdir(parents=True)
+    (first,) = _FIRST.findall(GUIDE.read_text(encoding="utf-8"))
+    where = subprocess.run(
+        ["bash", "-euc", f"{first}\npwd"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    for path, text in guide_files().items():
+        (Path(where) / path).write_text(text, encoding="utf-8")  # its folder is there, or the guide forgets it
+    return Path(where)
+
+
 def acme(folder: Path) -> Path:
-    """The good package, installed from a copy, so that building leaves nothing in the checkout."""
+    """The package of the guide, installed."""
+    return install(folder / "site", from_guide(folder / "source"))
+
+
+def example(folder: Path, name: str) -> Path:
+    """A package of examples/, installed from a copy, so that building leaves nothing in the checkout."""
     source = folder / "source"
-    shutil.copytree(ROOT / "tests" / "acme_align", source, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "examples" / name, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
     return install(folder / "site", source)
 
 

@@ -10,6 +10,8 @@ from tests.packages import ROOT
 
 CORE = sorted((ROOT / "core").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+# Packages of others, as we would like them.
+EXAMPLES = sorted((ROOT / "examples").glob("accordant-*/accordant_*/**/*.py"))
 # The gold judge *is* the sandbox's: a plugin because rewards are chosen by name, not because it could stand alone.
 MAY_BESIDES = {"plugins/rewards/gold.py": {"core.data.sandbox"}}
 
@@ -38,6 +40,16 @@ def test_plugins_import_only_the_api(file):
     ours = {m for m in imports(file) if m.partition(".")[0] in ("core", "conf")}
     assert ours <= allowed, f"{ours - allowed}: a plugin imports core.api"
     assert not [m for m in imports(file) if m.partition(".")[0] in ("hydra", "omegaconf", "lightning")]
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=name)
+def test_packages_of_others_import_only_the_api(file):
+    others = {"core", "plugins", "conf", "tests", "hydra", "omegaconf", "lightning", "torch"}
+    assert {m for m in imports(file) if m.partition(".")[0] in others} <= {"core.api"}
+
+
+def test_there_are_packages_of_others():
+    assert {"grpo.py", "rloo.py", "repetition.py"} <= {file.name for file in EXAMPLES}
 
 
 @pytest.mark.parametrize("file", CORE, ids=name)

@@ -46,8 +46,8 @@ def trained(monkeypatch, tmp_path):
     return seen
 
 
-OBJECTIVES = ["dpo", "ipo_pure", "reward_bt", "reward_margin", "sft"]
-"""Ours, and the one of tests/acme_align."""
+OBJECTIVES = ["dpo", "ipo_pure", "ppo", "reinforce", "rejection_sampling", "reward_bt", "reward_margin", "sft"]
+"""Ours, and those of the guide to plugins."""
 
 
 def folders(root: Path = Path("runs")) -> list[str]:
@@ -60,7 +60,7 @@ def folders(root: Path = Path("runs")) -> list[str]:
 def test_list_is_quick_and_light(acme_site, broken_site):
     code = (
         "import sys; from core.run import main; status = main(['--list'])\n"
-        "names = ('torch', 'lightning', 'transformers', 'hydra', 'acme_align', 'acme_sick')\n"
+        "names = ('torch', 'lightning', 'transformers', 'hydra', 'accordant_acme', 'acme_sick')\n"
         "heavy = [name for name in names if name in sys.modules]\n"
         "print('HEAVY', heavy); sys.exit(status)"
     )
@@ -76,7 +76,8 @@ def test_list_is_quick_and_light(acme_site, broken_site):
     assert min(seconds) < 1.0
     assert "HEAVY []" in done.stdout
     lines = {tuple(line.split()[:4]): line for line in done.stdout.splitlines()}
-    assert lines["objective", "ipo_pure", "acme-align", "1.2.3"].endswith("Identity preference optimization, from outside.")
+    theirs = lines["objective", "ipo_pure", "accordant-acme", "1.2.3"]
+    assert theirs.endswith("Identity preference optimization, from outside.")
     assert ("reward", "length", "accordant", "0.1.0") in lines
     assert 'objective "dpo" is offered by two distributions: accordant 0.1.0 and acme-rival 0.9.' in done.stdout
 
@@ -96,7 +97,7 @@ def test_check_of_good_ones(acme_site):
     for arguments in (["ipo_pure"], ["tone"], ["tone", "limit=1"]):
         done = run_cli("--check", *arguments, path=(acme_site,))
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "acme-align 1.2.3" in done.stdout
+        assert "accordant-acme 1.2.3" in done.stdout
         assert "FAILED" not in done.stdout
 
 

@@ -444,7 +444,7 @@ def test_a_third_party_reward(here, monkeypatch, acme_site):
     assert evaluate.main(["reward=tone", "reward.limit=1", "data=jsonl", data, OUT]) == 0
     assert lines()[0]["rewards"] == {"tone": 1.0}
     (plugin,) = read("run.json")["plugins"]
-    assert (plugin["name"], plugin["distribution"]) == ("tone", "acme-align")
+    assert (plugin["name"], plugin["distribution"]) == ("tone", "accordant-acme")
     assert evaluate.main(["reward=tone", "reward.limit=much", "data=jsonl", data]) == 2
 
 

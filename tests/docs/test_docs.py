@@ -278,7 +278,7 @@ def test_every_plugin_has_a_page() -> None:
     assert have == ours | {("reward", "none")}
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo", "reward_bt", "reward_margin"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "ppo", "reward_bt", "reward_margin"])
 def test_the_default_learning_rate_is_the_plugins(objective: str, all_configs: list[dict[str, Any]]) -> None:
     text = (ROOT / "docs" / "objectives" / f"{objective}.md").read_text(encoding="utf-8")
     (said,) = re.findall(r"is (\S+) times `model.lr_scale` \((\d+) for the pocket model, (\d+) for `model=hf`\)", text)

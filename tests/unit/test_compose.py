@@ -12,7 +12,7 @@ from core.errors import ConfigError, PluginError, UserError
 def clean(monkeypatch):
     monkeypatch.delenv("ACCORDANT_PLUGINS", raising=False)
     yield
-    for name in [n for n in sys.modules if n.partition(".")[0] in ("acme_align", "acme_sick", "acme_rival")]:
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("accordant_acme", "acme_sick", "acme_rival")]:
         del sys.modules[name]
 
 
@@ -91,7 +91,7 @@ def test_third_party_options_join_the_groups(acme):
 
 def test_composing_a_third_party_imports_nothing_of_it(acme):
     compose(["objective=ipo_pure"])
-    assert "acme_align" not in sys.modules
+    assert "accordant_acme" not in sys.modules
 
 
 def test_broken_neighbours_disturb_nobody(broken):
@@ -122,7 +122,7 @@ def test_config_and_class_of_two_distributions(broken):
 def test_an_unknown_option_lists_those_of_third_parties_too(acme):
     refused(
         "objective=ipo_pur",
-        words=('"ipo_pur" is not known', 'Did you mean "ipo_pure"', "dpo", "acme-align", "pip install -e ."),
+        words=('"ipo_pur" is not known', 'Did you mean "ipo_pure"', "dpo", "accordant-acme", "pip install -e ."),
     )
 
 

@@ -16,7 +16,7 @@ from tests.packages import ROOT
 def clean(monkeypatch):
     monkeypatch.delenv("ACCORDANT_PLUGINS", raising=False)
     yield
-    for name in [n for n in sys.modules if n.partition(".")[0] in ("acme_align", "acme_sick", "acme_rival")]:
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("accordant_acme", "acme_sick", "acme_rival")]:
         del sys.modules[name]
 
 
@@ -48,7 +48,7 @@ def test_the_built_ins_come_by_entry_points():
 
 def test_a_third_party_is_found_and_built(acme):
     objective = registry.build_objective({"name": "ipo_pure", "tau": 0.5})
-    assert type(objective).__module__ == "acme_align.ipo"
+    assert type(objective).__module__ == "accordant_acme.ipo"
     assert objective.tau == 0.5
     source = registry.build_reward({"name": "tone", "limit": 2})
     assert isinstance(source, RewardSource)
@@ -61,7 +61,7 @@ def test_listing_imports_nothing(acme, broken):
     assert lines["fine"] == "Works."
     assert lines["gone"] == "(no source found)"
     assert lines["bad_syntax"].startswith("(cannot be read")
-    assert not [name for name in sys.modules if name.startswith(("acme_align", "acme_sick", "acme_rival"))]
+    assert not [name for name in sys.modules if name.startswith(("accordant_acme", "acme_sick", "acme_rival"))]
 
 
 def test_no_reward_is_none():
@@ -70,7 +70,12 @@ def test_no_reward_is_none():
 
 def test_an_unknown_name_says_the_nearest_all_names_and_to_reinstall(acme):
     text = refused(
-        "objective", "ipo_pur", 'Did you mean "ipo_pure"?', "dpo (accordant)", "ipo_pure (acme-align)", "pip install -e ."
+        "objective",
+        "ipo_pur",
+        'Did you mean "ipo_pure"?',
+        "dpo (accordant)",
+        "ipo_pure (accordant-acme)",
+        "pip install -e .",
     )
     assert "tone" not in text  # a reward is no help to who wants an objective
 
@@ -165,7 +170,7 @@ def test_a_fixed_choice():
 
 
 def test_a_value_error_of_a_constructor_is_the_users(acme):
-    refused("objective", "ipo_pure", "acme-align 1.2.3", "tau is -1", tau=-1.0)
+    refused("objective", "ipo_pure", "accordant-acme 1.2.3", "tau is -1", tau=-1.0)
 
 
 def test_the_switch_off_leaves_the_built_ins(acme, broken, monkeypatch):
@@ -176,16 +181,16 @@ def test_the_switch_off_leaves_the_built_ins(acme, broken, monkeypatch):
 
 
 def test_the_switch_takes_distributions(acme, broken, monkeypatch):
-    monkeypatch.setenv("ACCORDANT_PLUGINS", "Acme_Align, other")
-    assert {entry.distribution for entry in registry.entries()} == {"accordant", "acme-align"}
+    monkeypatch.setenv("ACCORDANT_PLUGINS", "Accordant_Acme, other")
+    assert {entry.distribution for entry in registry.entries()} == {"accordant", "accordant-acme"}
 
 
 def test_the_supplier_is_recorded(acme, acme_site):
-    source = acme_site / "acme_align" / "ipo.py"
+    source = acme_site / "accordant_acme" / "ipo.py"
     assert registry.supplier("objective", "ipo_pure") == {
         "kind": "objective",
         "name": "ipo_pure",
-        "distribution": "acme-align",
+        "distribution": "accordant-acme",
         "version": "1.2.3",
         "api": 1,
         "file_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
@@ -218,7 +223,7 @@ def test_our_conf_is_found():
 def test_a_part_by_name_or_by_options(acme):
     assert registry.build_part("length", "parts.a").score([Sample("", "x", [5, 6])]) == [2.0]
     assert registry.build_part({"name": "length", "scale": 2}, "of").score([Sample("", "x", [5, 6])]) == [4.0]
-    assert type(registry.build_part("tone", "of")).__module__ == "acme_align.tone"
+    assert type(registry.build_part("tone", "of")).__module__ == "accordant_acme.tone"
 
 
 @pytest.mark.parametrize("given", ["none", None, 3, [], {}, {"name": None}, {"name": "none"}, {"scale": 2}])
@@ -292,7 +297,7 @@ def test_run_json_lists_the_suppliers_of_parts_too(acme):
     assert by_name == {
         "dpo": "accordant",
         "weighted": "accordant",
-        "tone": "acme-align",
+        "tone": "accordant-acme",
         "length": "accordant",
         "normalised": "accordant",
         "rouge": "accordant",

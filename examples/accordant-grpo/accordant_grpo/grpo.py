@@ -37,7 +37,7 @@ class GRPO(Objective):
     collects = "every_epoch"
     reward_use = "required"
     on_policy = True
-    default_lr = 1e-6
+    default_lr = 5e-6
 
     def __init__(
         self,

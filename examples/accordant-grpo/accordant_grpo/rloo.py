@@ -31,7 +31,7 @@ class RLOO(Objective):
     reward_use = "required"
     on_policy = True
     mean_over: MeanOver = "responses"
-    default_lr = 1e-6
+    default_lr = 5e-6
 
     def __init__(
         self,

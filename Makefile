@@ -43,9 +43,10 @@ types: $(VENV)/.dev  ## mypy, strict
 
 check: lint types test  ## what CI runs
 
-bench: $(VENV)/.dev  ## ours against TRL on the same work, in one run (half an hour)
+bench: $(VENV)/.dev  ## ours against TRL on the same work, in one run (40 minutes)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.sampling
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

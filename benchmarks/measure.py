@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Measurement:
         peak_mb_before_training: the same just before the first step.
         step_digests: of the token ids of each step's rows, in any order: equal work has equal digests.
         trained_tokens: tokens in the loss, by step.
+        parts: of an online step: sampling, scoring, update -> seconds by step.
     """
 
     side: str
@@ -43,11 +45,16 @@ class Measurement:
     peak_mb_before_training: float
     step_digests: list[str]
     trained_tokens: list[int]
+    parts: dict[str, list[float]] = field(default_factory=dict)
 
     def rate(self, warmup: int) -> float:
         """Rows per second after the first `warmup` steps."""
         seconds = self.step_seconds[warmup:]
         return self.batch * len(seconds) / sum(seconds)
+
+    def part(self, name: str, warmup: int) -> float:
+        """Seconds a step of one part, its median after the first `warmup` steps."""
+        return statistics.median(self.parts[name][warmup:])
 
 
 def digest_of_step(rows: Sequence[Sequence[tuple[Sequence[int], int]]]) -> str:

@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,31 +24,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.workload import DataAbsent, Workload, make
+from benchmarks.workload import DataAbsent, Workload, make, short_sft
 from core.generate import Job, sample, sample_seed
 from core.settings import Generation
 
 SIZES = ((8, 4), (32, 8))
 NEW_TOKENS = 64
-SFT_STEPS = 150
-
-
-def short_sft(workload: Workload) -> Path:
-    """The workload's model after a short SFT, made once."""
-    folder = workload.model.parent / f"policy-{SFT_STEPS}"
-    if folder.is_dir():
-        return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [
-            *(sys.executable, "-m", "core.run", "objective=sft", "reward=none", "model=hf", "data=jsonl"),
-            *(f"model.policy={workload.model}", f"data.path={workload.chosen}", "data.max_length=512"),
-            *("data.batch_size=8", "optim.lr=1e-3", "trainer.accelerator=cpu", f"trainer.max_steps={SFT_STEPS}"),
-            *("eval.at_start=false", "eval.prompts=0", f"run.root={scratch}", "run.name=sft"),
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        [made] = Path(scratch).glob("sft*/policy")
-        made.rename(folder)
-    return folder
 
 
 def load(folder: Path) -> tuple[Any, Any]:

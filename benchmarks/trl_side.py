@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,12 @@ QUIET = {
 }
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+TASKS = ("sft", "sft_demos", "dpo_cached", "dpo_live", "reward_bt")
+
+
+def parse(argv: list[str] | None = None, tasks: Sequence[str] = TASKS) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--task", choices=["sft", "sft_demos", "dpo_cached", "dpo_live", "reward_bt"], required=True)
+    parser.add_argument("--task", choices=tasks, required=True)
     parser.add_argument("--rows", type=Path, required=True, help="JSONL in the order of training")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="where the JSON goes; default: standard output")
@@ -122,15 +126,12 @@ def tokens_of(task: str, example: dict[str, Any]) -> list[tuple[list[int], int]]
     return [(list(example["prompt_ids"] + example[k]), len(example[k])) for k in sides]
 
 
-def run(args: argparse.Namespace) -> Measurement:
-    """Train, timing the end of each optimizer step; logging included, as it is on our side."""
-    import torch
+def clock(end_step: Callable[[], None] = lambda: None) -> tuple[list[float], list[dict[str, float]], Any]:
+    """Where the times will be (of the start, and of the end of each step), where the logs will be, and the callback."""
     from transformers import TrainerCallback
-    from transformers.trainer_callback import PrinterCallback
 
-    torch.set_num_threads(args.threads)
     ends: list[float] = []
-    logs: list[dict[str, float]] = []
+    seen: list[dict[str, float]] = []
 
     class Clock(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -138,18 +139,26 @@ def run(args: argparse.Namespace) -> Measurement:
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.perf_counter())
+            end_step()
 
         def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
-            record(logs or {})
+            if logs and "loss" in logs:
+                seen.append({k: float(v) for k, v in logs.items()})
 
-    def record(values: dict[str, float]) -> None:
-        if "loss" in values:
-            logs.append({k: float(v) for k, v in values.items()})
+    return ends, seen, Clock()
 
+
+def run(args: argparse.Namespace) -> Measurement:
+    """Train, timing the end of each optimizer step; logging included, as it is on our side."""
+    import torch
+    from transformers.trainer_callback import PrinterCallback
+
+    torch.set_num_threads(args.threads)
+    ends, logs, callback = clock()
     with tempfile.TemporaryDirectory(prefix="accordant-bench-trl-") as folder:
         trainer = build(args, folder)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Clock())
+        trainer.add_callback(callback)
         ready = peak_memory_mb()
         trainer.train()
         prepared = [tokens_of(args.task, example) for example in trainer.train_dataset]

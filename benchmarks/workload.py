@@ -1,4 +1,4 @@
-"""The work that both sides of the benchmark do: one model folder and three files of rows, made once, deterministic.
+"""The work that both sides of the benchmark do: one model folder and four files of rows, made once, deterministic.
 
 The model is a Llama of about 5M parameters with random weights and a byte-level BPE tokenizer of 8192 tokens, trained on the
 rows' own text. The rows are real: human preference pairs and demonstrations of the shared test data, lengths as they are.
@@ -13,15 +13,21 @@ import hashlib
 import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 3  # change it when anything below changes what is made
+from benchmarks.online import TASKS
+
+VERSION = 4  # change it when anything below changes what is made
 MAX_LENGTH = 512  # tokens of a prompt with one response; longer rows are left out, so that neither side truncates
 VOCAB_SIZE = 8192
+SFT_STEPS = 150  # of the policy that answers in the online tasks
+LONG_ANSWER = 32  # tokens; a policy trained on such answers ends them after about 50 of 64 tokens
 EOS, PAD, BOS = "<|end|>", "<|pad|>", "<|begin|>"
 ARCHITECTURE = {
     "hidden_size": 256,
@@ -48,6 +54,7 @@ class Workload:
         pairs: JSONL of {"id", "prompt", "chosen", "rejected"}: long prompts, short answers.
         chosen: JSONL of {"id", "prompt", "completion"}: the same pairs' chosen responses.
         demonstrations: JSONL of {"id", "prompt", "completion"}: short prompts, long answers.
+        long_answers: those of `chosen` whose answers are not short: what the policy of the online tasks has learnt from.
         counts: rows and tokens by file, for the report.
     """
 
@@ -56,10 +63,13 @@ class Workload:
     pairs: Path
     chosen: Path
     demonstrations: Path
+    long_answers: Path
     counts: Mapping[str, Any]
 
     def start(self, task: str) -> Path:
-        """The model that a task trains."""
+        """The model that a task trains; the online tasks' answers must end."""
+        if task in TASKS:
+            return short_sft(self)
         return self.reward if task == "reward_bt" else self.model
 
     def rows(self, task: str) -> Path:
@@ -170,6 +180,24 @@ def _keep_short(rows: list[dict[str, str]], tokenizer: Any) -> tuple[list[dict[s
     return kept, tokens
 
 
+def short_sft(workload: Workload) -> Path:
+    """The model after a short SFT of ours, so that its answers end; made once, and kept beside it."""
+    folder = workload.model.parent / f"policy-{SFT_STEPS}"
+    if folder.is_dir():
+        return folder
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        command = [
+            *(sys.executable, "-m", "core.run", "objective=sft", "reward=none", "model=hf", "data=jsonl"),
+            *(f"model.policy={workload.model}", f"data.path={workload.long_answers}", "data.max_length=512"),
+            *("data.batch_size=8", "optim.lr=1e-3", "trainer.accelerator=cpu", f"trainer.max_steps={SFT_STEPS}"),
+            *("eval.at_start=false", "eval.prompts=0", f"run.root={scratch}", "run.name=sft"),
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [made] = Path(scratch).glob("sft*/policy")
+        made.rename(folder)
+    return folder
+
+
 def make(root: Path | None = None) -> Workload:
     """Make the model folder and the row files under `root`, or find them there from an earlier call.
 
@@ -180,7 +208,7 @@ def make(root: Path | None = None) -> Workload:
         DataAbsent: the shared data folder is missing.
     """
     data = shared_data()
-    digest = hashlib.sha256(json.dumps([VERSION, VOCAB_SIZE, MAX_LENGTH, ARCHITECTURE]).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, VOCAB_SIZE, MAX_LENGTH, LONG_ANSWER, ARCHITECTURE]).encode())
     for name in ("harmless_pairs/train.jsonl.gz", "sft/train.jsonl.gz"):
         digest.update((data / name).read_bytes())
     base = root or Path(tempfile.gettempdir()) / "accordant-bench"
@@ -192,8 +220,8 @@ def make(root: Path | None = None) -> Workload:
             if not folder.exists():
                 (Path(scratch) / "made").rename(folder)
     counts = json.loads((folder / "counts.json").read_text())
-    pairs, chosen, demonstrations = (folder / f"{name}.jsonl" for name in ("pairs", "chosen", "demonstrations"))
-    return Workload(folder / "model", folder / "reward", pairs, chosen, demonstrations, counts)
+    files = {name: folder / f"{name}.jsonl" for name in ("pairs", "chosen", "demonstrations", "long_answers")}
+    return Workload(folder / "model", folder / "reward", **files, counts=counts)
 
 
 def _fill(folder: Path, data: Path) -> None:
@@ -204,6 +232,7 @@ def _fill(folder: Path, data: Path) -> None:
     tokenizer = _make_tokenizer(texts, folder / "model")
     counts: dict[str, Any] = {"parameters": _make_model(tokenizer, folder)}
     tokenizer.save_pretrained(folder / "reward")
+    rows["long_answers"] = [r for r in rows["chosen"] if len(tokenizer(r["completion"])["input_ids"]) >= LONG_ANSWER]
     for name, part in rows.items():
         kept, tokens = _keep_short(part, tokenizer)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)

@@ -15,10 +15,13 @@ from core import module as module_file
 from core.runfolder import read_jsonl
 from core.train import fit
 from plugins.objectives.dpo import DPO
+from plugins.objectives.ppo import PPO
+from plugins.objectives.rejection_sampling import RejectionSampling
 from plugins.objectives.reward_bt import RewardBT
 from plugins.objectives.reward_margin import RewardMargin
 from plugins.objectives.sft import SFT
 from tests.support import random_rows, tiny_run
+from tests.trials import TokenSum, metrics_of
 
 OBJECTIVES = {
     "sft": (SFT, 1),
@@ -29,6 +32,10 @@ OBJECTIVES = {
     "reward_bt": (lambda: RewardBT(zero="none", centre_coef=0.01), 3),
     "reward_bt plackett_luce": (lambda: RewardBT(zero="none", loss="plackett_luce"), 3),
     "reward_margin": (lambda: RewardMargin(zero="none", missing="zero"), 2),
+}
+ONLINE = {
+    "ppo": lambda: PPO(kl_control="adaptive", kl_horizon=20, kl_target=0.1, samples=2, passes=2),
+    "rejection_sampling": lambda: RejectionSampling(samples=3),
 }
 WHOLE, MANY = 10**6, 30
 """Budgets of tokens: all rows of a step in one micro-batch, and about two rows in each."""
@@ -89,6 +96,40 @@ def test_the_metrics_of_a_step_are_equal_too(tmp_path):
             noise = {"rewards/accuracies"} if whole["step"] == 1 else set()
             for name in whole.keys() - timed - noise - {"split"}:
                 assert cut[name] == pytest.approx(whole[name], abs=2e-5, rel=1e-5), (kind, name)
+
+
+def train_online(path, kind, *, budget=WHOLE, layout="auto"):
+    """Weights and objective's state after a collection of 9 prompts in steps of 5, and the metrics of each step."""
+    run = tiny_run(
+        path,
+        ONLINE[kind](),
+        random_rows(9, 0, seed=4),
+        layout=layout,
+        reward=TokenSum(scale=0.01),
+        data={"batch_size": 5, "microbatch_tokens": budget},
+        trainer={"max_epochs": 1, "enable_progress_bar": False},
+        eval={"every": 100, "at_start": False, "prompts": 0},
+    )
+    run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, eps=1e-2))
+    fit(run)
+    weights = {name: p.detach().clone() for name, p in run.models.trained_parameters()}
+    return weights, run.objective.state_dict(), [r for r in metrics_of(path) if r["split"] == "train"]
+
+
+@pytest.mark.parametrize("kind", ONLINE)
+def test_an_online_objective_is_equal_too(kind, tmp_path):
+    """A collection in parts as well: reference, values, and what the sampler is asked."""
+    whole, state, steps = train_online(tmp_path / "whole", kind)
+    start = tiny_run(tmp_path / "start", ONLINE[kind](), random_rows(2, 0), reward=TokenSum())
+    assert furthest(whole, dict(start.models.trained_parameters())) > 1e-4
+    for name, options in {"many": {"budget": MANY}, "padded": {"layout": "padded", "budget": 60}}.items():
+        weights, its_state, its_steps = train_online(tmp_path / name, kind, **options)
+        assert furthest(whole, weights) < 1e-6, name
+        for ours, theirs in zip(steps, its_steps, strict=True):
+            for metric in ours.keys() - {"split"}:
+                assert theirs[metric] == pytest.approx(ours[metric], abs=1e-4, rel=1e-4), (name, metric)
+        if kind == "ppo":
+            assert its_state == pytest.approx(state, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo live"])

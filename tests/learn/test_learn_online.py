@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 
 import pytest
@@ -35,8 +34,7 @@ def learn(path, objective, seed, lr):
     )
     if objective.value:  # as core.value begins one
         torch.nn.init.zeros_(run.models.of("value").score.weight)
-    schedule = dataclasses.replace(run.schedule, passes=objective.passes)
-    fit(dataclasses.replace(run, schedule=schedule))
+    fit(run)
     records = list(read_jsonl(path / "metrics.jsonl"))
     seen = [m for m in records if m["split"] == "validation"]
     scores = [m["objective/scores"] for m in records if "objective/scores" in m]

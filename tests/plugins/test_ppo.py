@@ -217,15 +217,16 @@ def test_answers_without_a_score_are_left_out_and_counted():
     assert context.metrics["completions/mean_length"] == 2
 
 
+@pytest.mark.parametrize("value", [True, False])
 @pytest.mark.parametrize("whiten_rewards", [True, False])
 @pytest.mark.parametrize("whiten_advantages", [True, False])
 def test_a_process_without_any_score_takes_part_in_the_statistics_of_the_others(
-    whiten_rewards, whiten_advantages, monkeypatch
+    whiten_rewards, whiten_advantages, value, monkeypatch
 ):
     """It must ask as often, and in the same order, else the others wait for ever."""
     exchanged = []
     monkeypatch.setattr(processes, "_gathered", lambda given: exchanged.append(type(given)) or [given])
-    objective = PPO(whiten_rewards=whiten_rewards, whiten_advantages=whiten_advantages)
+    objective = PPO(whiten_rewards=whiten_rewards, whiten_advantages=whiten_advantages, value=value)
     context = Context(scores={"a": None, "b": None})
     assert objective.collect(PROMPTS, context) == []
     assert context.metrics == {}
@@ -233,7 +234,7 @@ def test_a_process_without_any_score_takes_part_in_the_statistics_of_the_others(
     exchanged.clear()
     objective.collect(PROMPTS, Context())
     assert exchanged == without
-    assert len(without) == 1 + whiten_rewards + whiten_advantages
+    assert len(without) == 1 + whiten_rewards + whiten_advantages + 2 * value
     assert objective.episodes == 2
 
 

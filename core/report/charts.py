@@ -21,7 +21,7 @@ _RULES = (
     ("Gradients", ("grad_norm", "grad/", "gradient")),
     ("KL", ("kl",)),
     ("Likelihood", ("logps/", "log_ratios/", "mean_token_accuracy", "entropy")),
-    ("Rewards", ("reward", "objective/scores", "accuracy", "margin")),
+    ("Rewards", ("reward", "objective/scores", "kept/scores", "accuracy", "margin")),
     ("Length", ("length", "completions/", "clipped_ratio", "num_eos")),
     ("Learning rate", ("lr", "learning_rate")),
     ("Loss", ("loss",)),
@@ -99,7 +99,7 @@ def best_of_chart(series: Series) -> list[Chart]:
     first = Line("first collection", "rejected", [(k, points[0][1]) for k, points in curves.items()])
     last = Line("last collection", "chosen", [(k, points[-1][1]) for k, points in curves.items()])
     several = any(len(points) > 1 for points in curves.values())
-    return [draw("score of the best of K answers", [last, first] if several else [last], doubling=True)]
+    return [draw("score of the best of K", [last, first] if several else [last], doubling=True)]
 
 
 def draw(title: str, lines: Sequence[Line], zero: str = "", *, doubling: bool = False) -> Chart:

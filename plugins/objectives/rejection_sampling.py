@@ -57,14 +57,14 @@ class RejectionSampling(Objective):
         passes: int = 1,
         measure_kl: bool = True,
     ) -> None:
-        check_option(samples >= 2, "samples", samples, "at least 2")
+        for key, value, least in (("samples", samples, 2), ("minibatches", minibatches, 1), ("passes", passes, 1)):
+            check_option(value >= least, key, value, f"at least {least}")
         check_option(keep in ("best", "top", "threshold"), "keep", keep, "best, top or threshold")
         check_option(0 < share < 1 and (keep == "top" or share == 0.25), "share", share, "0 to 1, and 0.25 unless keep=top")
         wanted = "a number, or a list of them" if keep == "threshold" else f"null with keep={keep}"
         check_option((threshold is not None) == (keep == "threshold"), "threshold", threshold, wanted)
         check_option(_all(math.isfinite, threshold), "threshold", threshold, "a number, or a list of them")
         check_option(_all(lambda t: 0 < t < math.inf, temperature), "temperature", temperature, "null, or above 0")
-        check_option(minibatches >= 1 and passes >= 1, "minibatches", minibatches, "at least 1, as passes")
         self.samples, self.keep, self.share, self.threshold = samples, keep, share, threshold
         self.best_so_far, self.temperature, self.minibatches, self.passes = best_so_far, temperature, minibatches, passes
         self.frozen = frozenset({"reference"}) if measure_kl else frozenset()

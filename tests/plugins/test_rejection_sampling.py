@@ -305,7 +305,7 @@ def test_declarations():
         ({"temperature": [1.0, -1.0]}, "temperature"),
         ({"temperature": math.inf}, "temperature"),
         ({"minibatches": 0}, "minibatches"),
-        ({"passes": 0}, "minibatches"),
+        ({"passes": 0}, "passes"),
     ],
     ids=str,
 )

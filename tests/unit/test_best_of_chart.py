@@ -49,7 +49,7 @@ def test_no_curve_without_several_k():
 
 def test_it_stands_for_the_single_curves():
     groups = dict(chart_groups(SERIES, {}))
-    assert [chart.title for chart in groups["Rewards"]] == ["score of the best of K answers", "objective/scores"]
+    assert [chart.title for chart in groups["Rewards"]] == ["score of the best of K", "objective/scores"]
     assert list(groups) == ["Rewards"]
 
 

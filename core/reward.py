@@ -105,7 +105,8 @@ class RewardSource(ABC):
     def prepare(self) -> None:
         """What takes long and is done once, before a run's models are loaded: a file to fetch, a model to make.
 
-        The core calls it before training. A source that is used without works all the same. Here: passed on to the parts.
+        The core calls it before training and evaluating. A source that is used without works all the same. Here: passed on
+        to the parts.
         """
         for part in self.parts.values():
             part.prepare()

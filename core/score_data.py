@@ -98,6 +98,7 @@ def _score_data(config: Mapping[str, Any], folder: RunFolder, console: Console) 
     items, rows = _read(config, options, folder, console)
     for reward in asked:
         reward.check_columns(rows)
+        reward.source.prepare()
     compared = len(rows[0].responses) > 1
     others = _baselines(rows, asked, config, folder) if compared and options.baselines == "auto" else []
     found = [score(reward, rows, console, baseline=reward in others) for reward in (*asked, *others)]

@@ -222,7 +222,7 @@ class StepLoader:
     ) -> None:
         self.objective, self.rows, self.schedule, self.context = objective, rows, schedule, context
         self._start, self._rollouts, self._shard, self._poll = around.start, around.rollouts, around.shard, around.poll
-        self._record = around.record
+        self._record, self._fresh = around.record, objective.state_dict()
         self._once: Sequence[Row] | None = None
         self.collections = 0
 
@@ -257,8 +257,11 @@ class StepLoader:
         self.context.step = epoch * self.schedule.steps_per_epoch
         self.context.start_epoch(epoch)
         shard = self._shard()
-        # What is collected once is collected again after a resume: what a reward remembers of it would count twice.
-        with self.context.collection(self._poll, anew=self.objective.collects == "once"), _undone(self.objective):
+        # What is collected once is collected again after a resume: what was gathered from it would count twice.
+        once = self.objective.collects == "once"
+        with self.context.collection(self._poll, anew=once), _undone(self.objective):
+            if once:
+                self.objective.load_state_dict(self._fresh)
             made = gather(self._share(rows[shard.rank :: shard.world], shard), [row.id for row in rows])
             self._close_collection(made, epoch)
             if not made:

@@ -396,6 +396,14 @@ def test_a_number_that_is_not_finite_ends_the_collection(context: ModelContext, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_collected_once_counts_once_however_often_a_run_is_resumed(context: ModelContext) -> None:
+    objective = Keeping("once")
+    steps, _ = recorded(objective, context)
+    objective.load_state_dict({"made": 1})  # a checkpoint's
+    list(steps)
+    assert objective.made == 1
+
+
 @pytest.mark.parametrize(("on_policy", "checks"), [(True, 1), (False, 0)])
 def test_the_sampler_is_checked_at_the_first_collection_alone(
     context: ModelContext, monkeypatch: pytest.MonkeyPatch, on_policy: bool, checks: int

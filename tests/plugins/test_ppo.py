@@ -204,7 +204,10 @@ def test_what_is_asked_of_the_context_and_at_which_temperature():
 
 
 def test_each_of_several_samples_has_its_own_numbers():
-    advantages, returns = collected(samples=2)
+    context = Context()
+    advantages, returns = collected(context, samples=2)
+    assert context.counts == [4]  # answers, not prompts
+    assert context.metrics["episode"] == 4
     assert advantages == approx([ADVANTAGES[0]] * 2 + [ADVANTAGES[1]] * 2)
     assert returns == approx([RETURNS[0]] * 2 + [RETURNS[1]] * 2)
 
@@ -242,9 +245,10 @@ def test_a_process_without_any_score_takes_part_in_the_statistics_of_the_others(
 
 
 def collect_at(objective, *kls):
-    """A collection whose answers have these KLs; the coefficient that it used."""
+    """A collection whose answers have these KLs, a quarter at their first token; the coefficient that it used."""
     names = [f"r{i}" for i in range(len(kls))]
-    old, reference = {name: [-1.0] for name in names}, {name: [-1.0 - kl] for name, kl in zip(names, kls, strict=True)}
+    old = {name: [-1.0, -2.0] for name in names}
+    reference = {name: [-1.0 - kl / 4, -2.0 - 3 * kl / 4] for name, kl in zip(names, kls, strict=True)}
     context = Context(dict.fromkeys(names, 1.0), old, reference)
     objective.collect([Row(name, [3]) for name in names], context)
     return context.metrics["objective/kl_coef"]

@@ -312,19 +312,25 @@ def evaluate_rows(  # noqa: PLR0913 - what, of which rows, how much at once, and
     Rows are computed in eval mode, without gradient, in the precision of training. `size` says how long a row's part is.
     """
     parts: dict[int, torch.Tensor] = {}
-    model = models.of(role)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), _device_autocast(models):
-            for chunk in microbatches(rows, budget, models.layout):
-                batch = build_batch([rows[i] for i in chunk], models.layout).to(_device(models))
-                flat = compute(batch).float().cpu()
-                parts.update(zip(chunk, torch.split(flat, [size(rows[i]) for i in chunk]), strict=True))
-                tell(len(parts))
-    finally:
-        model.train(was_training)
+    with _in_eval_mode(models.modules_of(role)), torch.no_grad(), _device_autocast(models):
+        for chunk in microbatches(rows, budget, models.layout):
+            batch = build_batch([rows[i] for i in chunk], models.layout).to(_device(models))
+            flat = compute(batch).float().cpu()
+            parts.update(zip(chunk, torch.split(flat, [size(rows[i]) for i in chunk]), strict=True))
+            tell(len(parts))
     return [parts[i] for i in range(len(rows))]
+
+
+@contextmanager
+def _in_eval_mode(models: Sequence[torch.nn.Module]) -> Iterator[None]:
+    before = [model.training for model in models]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for model, training in zip(models, before, strict=True):
+            model.train(training)
 
 
 def microbatches(rows: Sequence[Row], budget: int, layout: str) -> list[list[int]]:

@@ -64,6 +64,11 @@ class Models(nn.Module):
             )
         return self.roles[role]
 
+    def modules_of(self, role: Role) -> list[nn.Module]:
+        """What computes a role: beside a shared value head, the policy too."""
+        model = self.of(role)
+        return [model, self.of("policy")] if isinstance(model, SharedHead) else [model]
+
     def has(self, role: Role) -> bool:
         return role in self.roles or (role == "reference" and self.adapter_reference)
 

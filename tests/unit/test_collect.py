@@ -332,6 +332,21 @@ def test_values_in_any_microbatch(value, budget):
     assert fields(make_context(models).values(rows, "v"), "v") == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_shared_trunk_is_in_eval_mode_while_its_values_are_read():
+    """What a module does otherwise in train mode (a router's noise, say) must not reach the values; then it is put back."""
+    policy = tiny_model()
+    network = value_network(ModelSpec(policy="tiny", value="shared"), policy)
+    models = Models({"policy": policy, "value": network}, trains=frozenset({"policy", "value"}))
+    models.train_mode()
+    seen = []
+    policy.model.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(module.training))
+    make_context(models).values(random_rows(2, 1))
+    assert seen
+    assert not any(seen)
+    assert policy.training
+    assert network.training
+
+
 def test_values_need_a_value_network():
     with pytest.raises(ModelError, match='the role "value", but this run has: policy, reference'):
         make_context().values(random_rows(2, 1))

@@ -38,7 +38,7 @@ class LossOutput:
         count: how many items (see `Objective.mean_over`) that mean is over. The core turns means of micro-batches
             into one mean over the whole optimizer step, so equal set-ups give equal steps.
         metrics: names -> means over the same items, detached. Names stay the same from step to step.
-        counts: of metrics that are means over fewer items (0: none here has it): names -> how many.
+        counts: of metrics that are means over other items (0: none here has it): names -> how many.
     """
 
     loss: Tensor

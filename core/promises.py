@@ -313,8 +313,8 @@ def _wider(batch: Batch, by: int = 3) -> Batch:
         scatter=batch.plan.scatter // width * (width + by) + batch.plan.scatter % width,
     )
     fields = {name: pad(values) for name, values in batch.token_fields.items()}
-    wide = {name: pad(getattr(batch, name)) for name in ("tokens", "valid", "mask")}
-    return replace(batch, plan=plan, token_fields=fields, **wide)
+    tokens, valid, mask = pad(batch.tokens), pad(batch.valid), pad(batch.mask)
+    return replace(batch, plan=plan, token_fields=fields, tokens=tokens, valid=valid, mask=mask)
 
 
 def _equal(values: Sequence[float], complaint: str) -> None:

@@ -61,7 +61,6 @@ KILLED = [
     ("ppo", "step.update:6", [3]),  # gradients, and no step
     ("ppo", "write.ckpt.before_move:2", [3]),
     ("rejection_sampling", "collect.score:3", [4]),
-    ("rejection_sampling", "step.update:8", [4]),
 ]
 
 

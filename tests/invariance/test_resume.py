@@ -33,7 +33,7 @@ def collections_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-_WHERE = {"dpo_sampled": (1, 2, 3, 4, 5, 6), "reward_bt": (3,), "ppo": (2, 4, 5, 7), "rejection_sampling": (3, 5, 8)}
+_WHERE = {"dpo_sampled": (1, 2, 3, 4, 5, 6), "reward_bt": (3,), "ppo": (4, 5, 7), "rejection_sampling": (3, 8)}
 STOPS = [(kind, k) for kind in KINDS | ONLINE for k in _WHERE.get(kind, (1, 3, 5, 9, 10))]
 STEPS = {"dpo_sampled": (6, 3), "ppo": (8, 4), "rejection_sampling": (9, 3)}  # in all, an epoch; the others: 10, 5
 

@@ -40,6 +40,18 @@ def test_the_kl_of_a_whole_answer_is_in_rloos_reward(package):
     assert package.rloo.returns(row, 0.0) == [2.0]
 
 
+@pytest.mark.parametrize("name", ["GRPO", "RLOO"])
+def test_the_kl_of_a_collection_is_that_of_whole_answers(package, name):
+    """The scripted sampler says -1 for every token, and the reference something below."""
+    context = ScriptedContext()
+    made = getattr(package, name)(2).collect(trial_rows("prompts", 2), context)
+    kls = [sum(-1.0 - ref for ref in r.token_fields["ref_logps"]) for row in made for r in row.responses]
+    assert context.metrics["objective/kl"] == pytest.approx(sum(kls) / 4)
+    if name == "RLOO":
+        tokens = sum(len(r.tokens) for row in made for r in row.responses)
+        assert context.metrics["kl"] == pytest.approx(sum(kls) / tokens)
+
+
 # -- losses -------------------------------------------------------------------------------------------------------------
 
 # One prompt, two answers of two and one tokens. Ratios: 2, 1.1; 0.5. Advantages 1 and -1.

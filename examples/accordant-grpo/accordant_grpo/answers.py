@@ -52,6 +52,20 @@ def report(rows: Sequence[Row], ctx: CollectContext) -> None:
         )
 
 
+def report_kl(rows: Sequence[Row], ctx: CollectContext) -> list[list[float]]:
+    """Log objective/kl, nats of a whole answer, the mean over answers that count; returns each answer's, token by token."""
+    kls = [token_kls(r) for row in rows for r in row.responses if any(r.mask)]
+    ctx.log({"objective/kl": _mean([sum(answer) for answer in kls])}, len(kls))
+    return kls
+
+
+def token_kls(response: Response) -> list[float]:
+    """log pi_old - log ref of each token that counts."""
+    fields = response.token_fields
+    triples = zip(fields["old_logps"], fields["ref_logps"], response.mask, strict=True)
+    return [old - ref for old, ref, counts in triples if counts]
+
+
 def _masked(response: Response) -> Response:
     return dataclasses.replace(response, mask=[False] * len(response.tokens))
 

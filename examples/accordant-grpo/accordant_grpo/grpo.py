@@ -84,6 +84,7 @@ class GRPO(Objective):
             rows = answers.without_truncated(rows, ctx)
         if self.beta > 0:
             rows = ctx.token_logps("reference", rows, "ref_logps", temperature=ctx.temperature)
+            answers.report_kl(rows, ctx)
         return rows
 
     def loss(self, models: Models, batch: Batch) -> LossOutput:

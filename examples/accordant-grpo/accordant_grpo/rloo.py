@@ -15,7 +15,6 @@ Differs from the paper: an answer that the reward could not score has advantage 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import accordant_grpo.answers as answers
 from core.api import Batch, CollectContext, LossOutput, MeanOver, Models, Objective, Reads, Row, check_option
@@ -70,7 +69,7 @@ class RLOO(Objective):
             rows = answers.without_truncated(rows, ctx)
         if self.beta > 0:
             rows = ctx.token_logps("reference", rows, "ref_logps", temperature=ctx.temperature)
-            kls = [kl for row in rows for r in row.responses for kl in token_kls(r)]
+            kls = [kl for answer in answers.report_kl(rows, ctx) for kl in answer]
             ctx.log({"kl": sum(kls) / max(1, len(kls))}, len(kls))
         return [answers.with_advantages(row, leave_one_out(returns(row, self.beta))) for row in rows]
 
@@ -92,18 +91,11 @@ class RLOO(Objective):
         return LossOutput(losses.mean(), batch.count("responses"), metrics, counts)
 
 
-def token_kls(response: Any) -> list[float]:
-    """log pi_old - log ref of each token that counts."""
-    fields = response.token_fields
-    triples = zip(fields["old_logps"], fields["ref_logps"], response.mask, strict=True)
-    return [old - ref for old, ref, counts in triples if counts]
-
-
 def returns(row: Row, beta: float) -> list[float | None]:
     """(K,) score less beta times the answer's KL; None = not scored."""
     if beta == 0:
         return answers.scores_of(row)
-    return [None if r.score is None else r.score - beta * sum(token_kls(r)) for r in row.responses]
+    return [None if r.score is None else r.score - beta * sum(answers.token_kls(r)) for r in row.responses]
 
 
 def leave_one_out(values: Sequence[float | None]) -> list[float]:

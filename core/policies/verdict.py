@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.report.agreement import percent, points
+from core.report.agreement import percent
 from core.report.changes import show
+from core.report.compared import interval, reference_name
 
 _CUT = 0.1  # share of answers without an end from which scores speak of halves of answers
 _ALIKE = 0.25  # share of answers that a prompt has had before
@@ -25,15 +26,15 @@ def _text(report: Mapping[str, Any]) -> str:
     own = report["policies"][main]
     first = next(iter(own["rewards"]), None)
     wins = [win for win in report["wins"] if win["reward"] == first and win["rate"]["value"] is not None]
-    clauses = [_won(report, win) for win in wins]
-    colon = "" if wins else ":"
+    clauses = [_won(report, win) for win in wins] if len(wins) == 1 else [_several(wins)] if wins else []
+    start = main if len(wins) == 1 else f"{main}'s" if wins else f"{main}:"
     if not wins and first is not None and own["rewards"][first] and own["rewards"][first]["value"] is not None:
         clauses = [f"{first} {_number(own['rewards'][first])} on average"]
     if own["kl"]:
         clauses.append(f"KL from {reference_name(reference)} is {_number(own['kl']['answer'])} nats an answer")
     if not clauses:
         clauses = [f"answers have {_number(own['length'])} tokens, with {_number(own['entropy'])} nats of entropy a token"]
-    return f"{main}{colon} {'; '.join(clauses)}."
+    return f"{start} {'; '.join(clauses)}."
 
 
 def _won(report: Mapping[str, Any], win: Mapping[str, Any]) -> str:
@@ -42,6 +43,12 @@ def _won(report: Mapping[str, Any], win: Mapping[str, Any]) -> str:
     scores = f" ({_number(main)} against {_number(other)})" if main and other else ""
     over = f"against {reference_name(win['over'])} under {reward}{scores}"
     return f"{_outcome(rate)} {over}, a win rate of {percent(rate['value'])}{interval(rate, percent=True)}"
+
+
+def _several(wins: Sequence[Mapping[str, Any]]) -> str:
+    """Win rates over several policies, short; the intervals are in the table."""
+    rates = [f"{percent(win['rate']['value'])} over {reference_name(win['over'])}" for win in wins]
+    return f"win rate under {wins[0]['reward']} is {', '.join(rates[:-1])} and {rates[-1]}"
 
 
 def _outcome(rate: Mapping[str, Any]) -> str:
@@ -62,11 +69,9 @@ def _modes(report: Mapping[str, Any]) -> str:
     where = f"KL is {here} nats along its own answers and {there} along the reference's"
     ratio = own["kl_back"]["answer"]["value"] / max(own["kl"]["answer"]["value"], 1e-9)
     if surplus["low"] is not None and surplus["low"] > 0 and ratio > _APART:
-        said = (
-            f"Mode seeking: {where}. It says what the reference might say, and has given up more of what the reference says."
-        )
+        said = f"Mode seeking: {where}. It has given up more of what the reference says than it says anew."
     elif surplus["high"] is not None and surplus["high"] < 0 and ratio * _APART < 1:
-        said = f"Mode covering: {where}. It keeps what the reference says, and says more that the reference would not."
+        said = f"Mode covering: {where}. It says more that the reference would not than it has given up."
     else:
         said = f"Neither mode seeking nor mode covering: {where}."
     return f"{said} {_entropy(report)}".strip()
@@ -85,23 +90,31 @@ def _remarks(report: Mapping[str, Any]) -> list[str]:
         out.append(f"{cut} of its answers were cut at the limit (generation.max_new_tokens), and were scored as they stand.")
     if own["repeated"] and own["repeated"]["value"] > _ALIKE:
         out.append(f"{percent(own['repeated']['value'])} of its answers repeat an earlier one to the same prompt.")
+    out += _on_length(report)
     for win in report["wins"]:
-        out += _on_length(report, win) + _on_orders(win)
+        out += _on_orders(win)
     data = own["own"]
     if data and data["difference"] and data["difference"]["low"] is not None:
         out += _on_data(report, data)
     return list(dict.fromkeys(out))
 
 
-def _on_length(report: Mapping[str, Any], win: Mapping[str, Any]) -> list[str]:
-    """Longer answers often win for being longer: said where the policy wins, whatever the reward."""
-    own, other = (report["policies"][label]["words"]["value"] for label in (report["policy"], win["over"]))
-    if _outcome(win["rate"]) != "wins" or not other or not (own > _LONGER * other or own * _LONGER < other):
-        return []
-    word = "longer" if own > other else "shorter"
-    factor = show(max(own, other) / max(min(own, other), 1e-9), 2)
-    return [f"Its answers are {word} than those of {reference_name(win['over'])}, {show(own)} words against {show(other)} "
-            f"(a factor of {factor}); read the win rate with that in mind."]  # fmt: skip
+def _on_length(report: Mapping[str, Any]) -> list[str]:
+    """An answer often wins for being longer, or shorter: said where the policy wins under any reward."""
+    beaten = dict.fromkeys(win["over"] for win in report["wins"] if _outcome(win["rate"]) == "wins")
+    own = report["policies"][report["policy"]]["words"]["value"]
+    others = {label: report["policies"][label]["words"]["value"] for label in beaten}
+    sides = {
+        "longer": [label for label, other in others.items() if own > _LONGER * other],
+        "shorter": [label for label, other in others.items() if own * _LONGER < other],
+    }
+    return [
+        f"Its answers are {word}, {show(own)} words against "
+        f"{', '.join(f'{show(others[label])} of {reference_name(label)}' for label in labels)}: "
+        "read the win rates with that in mind."
+        for word, labels in sides.items()
+        if labels
+    ]
 
 
 def _on_orders(win: Mapping[str, Any]) -> list[str]:
@@ -127,19 +140,6 @@ def _on_data(report: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
         f"To it, {what} are {word} likely than to the reference: {show(data['nll']['value'])} nats a token against "
         f"{show(data['reference']['value'])}."
     ]
-
-
-def reference_name(label: str | None) -> str:
-    """ "the reference" for the policy of that label, else the label."""
-    return "the reference" if label in (None, "reference") else str(label)
-
-
-def interval(estimate: Mapping[str, Any], *, percent: bool = False) -> str:
-    """ " [62.1, 78.4]", "" where there is none."""
-    if estimate["low"] is None:
-        return ""
-    low, high = (points(estimate[side]) if percent else show(estimate[side]) for side in ("low", "high"))
-    return f" [{low}, {high}]"
 
 
 def _number(estimate: Mapping[str, Any]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.policies.lines import Line, table
 from core.policies.places import POCKET
-from core.policies.verdict import reference_name
 from core.report.agreement import counted
+from core.report.compared import reference_name
 from core.report.forest import WIDTH, Entry, Picture, Point, boxes, forest, mark, plane
+from core.report.policy_table import Line, table
 
 _KEYS = (("main", "both orders"), ("base", "shown first"), ("people", "shown second"))
 

@@ -11,6 +11,7 @@ from core.errors import PluginError
 from core.models import Models
 from core.policies.ask import Answers, differ
 from core.policies.duels import Judged, by_comparing, by_scores, duel, win_rate
+from core.policies.lines import policy_lines
 from core.policies.places import Place
 from core.policies.report import Draws, policy_report
 from core.policies.tokens import ENTROPY, KL, LOGPS, OTHER, divergence, entropy, measured
@@ -265,6 +266,45 @@ def test_the_verdict_says_which_way_it_went(report):
     assert verdict(report)["modes"].startswith("Neither mode seeking nor mode covering:")
     mine["kl"] = mine["kl_surplus"] = None
     assert verdict(report)["modes"] == ""
+
+
+def test_a_win_of_other_lengths_and_a_judge_of_places_are_told_with_a_warning(report):
+    (win,) = report["wins"]
+    win["rate"] |= {"value": 0.7, "low": 0.6, "high": 0.8}
+    estimate = {"value": 0.6, "low": 0.5, "high": 0.7}
+    win["orders"] = {"consistent": estimate, "first_place": 0.3, "second_place": 0.1}
+    report["policies"]["mine"]["words"]["value"] = 30.0
+    report["policies"]["reference"]["words"]["value"] = 20.0
+    report["policies"]["mine"]["repeated"] = {"value": 0.5}
+    said = verdict(report)
+    assert said["text"].startswith(
+        "mine wins against the reference under r (2 against 1), a win rate of 70.0 % [60.0, 80.0];"
+    )
+    remarks = " ".join(said["remarks"])
+    assert "Its answers are longer, 30 words against 20 of the reference: read the win rates with that in mind." in remarks
+    assert "r says the same in both orders in 60.0 % of comparisons" in remarks
+    assert "(30.0 % the first, 10.0 % the second)" in remarks
+    assert "50.0 % of its answers repeat an earlier one" in remarks
+    report["policies"]["mine"]["words"]["value"] = 15.0
+    assert "Its answers are shorter, 15 words against 20" in " ".join(verdict(report)["remarks"])
+    report["wins"].append({**win, "over": "other", "orders": None})
+    report["policies"]["other"] = report["policies"]["reference"]
+    text = verdict(report)["text"]
+    assert text.startswith("mine's win rate under r is 70.0 % over the reference and 70.0 % over other; KL from")
+
+
+def test_lines_are_a_table_of_policies_and_leave_out_what_nobody_has(report):
+    report["verdict"] = verdict(report)
+    lines = policy_lines(report)
+    assert lines[0].split() == ["mine", "reference"]
+    (reward,) = [line for line in lines if line.startswith("r (points)")]
+    # Of the first one prompt alone has a score, and an interval needs two.
+    assert reward.split() == ["r", "(points)", "2", "1", "[1,", "1]"]
+    (kl,) = [line for line in lines if line.startswith("KL(policy || reference)")]
+    assert kl.endswith("–")
+    assert not any(line.startswith(("self-BLEU", "repeated", "distinct-3")) for line in lines)
+    narrow = max(len(line) for line in lines)
+    assert narrow <= 100
 
 
 def test_other_tokens_have_no_kl():

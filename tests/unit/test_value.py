@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from core.batch import build_batch
 from core.errors import ModelError
 from core.export import export, export_scorer
+from core.loading import apply_lora
 from core.models import Models
 from core.scorer import RewardFacts, with_new_head
 from core.settings import ModelSpec
@@ -179,6 +180,26 @@ def test_an_exported_value_network_gives_the_same_values_again(tmp_path: Path, v
     with torch.no_grad():
         found = float(theirs(input_ids=torch.tensor([ROWS[0].prompt + answer.tokens[:k]])).logits[0, 0])
     assert found == pytest.approx(before[0][k], abs=1e-5)
+
+
+def test_the_trunk_of_an_exported_shared_head_has_the_adapter_in_it() -> None:
+    """The head has learnt on what the adapted policy computes; the policy keeps its adapter."""
+    pytest.importorskip("peft")
+    policy = apply_lora(tiny_model(), {"r": 4, "target_modules": ["q_proj", "v_proj"]})
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.5)
+    network = value_network(spec(value="shared", value_head="normal"), policy)
+    before = values_of(models_with(network, policy))
+    assert isinstance(network, SharedHead)
+    scorer = as_scorer(network, policy, "float32")
+    assert not any("lora" in name for name, _ in scorer.named_parameters())
+    assert_close(values_of(models_with(scorer, tiny_model(seed=8))), before)
+    assert any("lora" in name for name, _ in policy.named_parameters())
+    bare = as_scorer(network, tiny_model(), "float32")
+    assert values_of(models_with(bare, tiny_model(seed=8)))[0] != pytest.approx(before[0], abs=1e-3)
 
 
 def test_making_a_scorer_of_a_shared_head_leaves_the_policy_whole() -> None:

@@ -24,6 +24,9 @@ from core.layout import AttentionPlan, segment_attention, segments_active
 
 NAME = "accordant_decode"
 
+_CALL = 96
+"""What one more matrix product costs, as so many prompt tokens read: fewer are rather padded."""
+
 
 @dataclass(frozen=True)
 class How:
@@ -192,6 +195,7 @@ class Step:
         self._grid = torch.tensor(grid, device=device)
         self._inverse = torch.tensor([g * self._wide + i for g, i in inverse], device=device)
         self._lengths = torch.tensor(prompt_lengths, device=device)
+        self._ranges = similar(prompt_lengths)
         self._width, self.longest = max(prompt_lengths), max(columns) + 1
         self._rows = torch.arange(len(owners), device=device)
         self.columns = torch.tensor(columns, device=device)
@@ -210,18 +214,29 @@ class Step:
         store.keys[self._rows, :, self.columns] = key[0].transpose(0, 1).to(dtype)
         store.values[self._rows, :, self.columns] = value[0].transpose(0, 1).to(dtype)
         q = (query[0] * how.scale).to(dtype).transpose(0, 1).reshape(rows, heads, -1, query.shape[3])
-        prompts = slice(len(self._lengths)), slice(None), slice(self._width)
-        responses = slice(rows), slice(None), slice(self.longest)
-        past_keys, past_values = store.prompt_keys[prompts], store.prompt_values[prompts]
-        own_keys, own_values = store.keys[responses], store.values[responses]
+        own_keys, own_values = store.keys[:rows, :, : self.longest], store.values[:rows, :, : self.longest]
 
-        past = _flat(self._by_prompt(q)) @ past_keys.transpose(2, 3)
+        past = self._with_keys(self._by_prompt(q).flatten(2, 3), store.prompt_keys)
         own = self._by_prompt(q @ own_keys.transpose(2, 3))
         scores = torch.cat([past.view(*own.shape[:4], -1), own], dim=-1)
         probs = _softmax(_cap(scores, how) + self._bias(how.window)).to(dtype)
-        past_part = (_flat(probs[..., : self._width]) @ past_values).view(*own.shape[:4], -1)
+        past_part = self._with_values(probs[..., : self._width].flatten(2, 3), store.prompt_values).view(*own.shape[:4], -1)
         own_part = self._by_row(probs[..., self._width :]) @ own_values
         return (self._by_row(past_part) + own_part).reshape(1, rows, query.shape[1], -1)
+
+    def _with_keys(self, grid: Tensor, keys: Tensor) -> Tensor:
+        """(G, heads, W g, P) products of queries (G, heads, W g, D) with their prompts' keys; 0 where a prompt has ended."""
+        if len(self._ranges) == 1:
+            return grid @ keys[: len(grid), :, : self._width].transpose(2, 3)
+        out = grid.new_zeros((*grid.shape[:3], self._width))
+        for start, stop, width in self._ranges:
+            out[start:stop, ..., :width] = grid[start:stop] @ keys[start:stop, :, :width].transpose(2, 3)
+        return out
+
+    def _with_values(self, probs: Tensor, values: Tensor) -> Tensor:
+        """(G, heads, W g, D) sums of the prompts' values, weighted by probs (G, heads, W g, P)."""
+        parts = [probs[a:b, ..., :width] @ values[a:b, :, :width] for a, b, width in self._ranges]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _by_prompt(self, values: Tensor) -> Tensor:
         """(n, heads, g, D) -> (G, heads, W, g, D)."""
@@ -250,9 +265,20 @@ class Step:
         return self._biases[window]
 
 
-def _flat(values: Tensor) -> Tensor:
-    """(G, heads, W, g, D) -> (G, heads, W g, D)."""
-    return values.flatten(2, 3)
+def similar(lengths: Sequence[int], call: int = _CALL) -> list[tuple[int, int, int]]:
+    """Neighbours of similar length together: (first, last + 1, longest) of ranges that cover all.
+
+    A range ends where what it would pad costs more than another call.
+    """
+    ranges: list[tuple[int, int, int]] = []
+    first, longest, padded = 0, lengths[0], 0
+    for place, length in enumerate(lengths):
+        padded += longest - length if length <= longest else (place - first) * (length - longest)
+        if padded > call:
+            ranges.append((first, place, longest))
+            first, longest, padded = place, length, 0
+        longest = max(longest, length)
+    return [*ranges, (first, len(lengths), longest)]
 
 
 def _cap(scores: Tensor, how: How) -> Tensor:

@@ -171,6 +171,29 @@ def test_prompts_come_longest_first_and_in_parts_that_fit():
     assert [p.jobs for p in prompts] == [(4,), (1,), (0, 2), (3,)]
 
 
+@pytest.mark.parametrize(
+    ("lengths", "ranges"),
+    [
+        ([7], [(0, 1, 7)]),
+        ([9, 8, 7, 6], [(0, 4, 9)]),  # 6 tokens of padding
+        ([9, 8, 2, 1], [(0, 2, 9), (2, 4, 2)]),
+        ([20, 1, 20], [(0, 1, 20), (1, 2, 1), (2, 3, 20)]),
+        ([3, 4, 5], [(0, 3, 5)]),  # 1, then 2 more
+    ],
+)
+def test_prompts_of_similar_length_are_read_together(lengths, ranges):
+    assert decode.similar(lengths, call=6) == ranges
+
+
+def test_ranges_of_prompts_change_nothing(monkeypatch):
+    model = tiny_model()
+    expected = draw(model, max_new_tokens=9)
+    monkeypatch.setattr(decode.similar, "__defaults__", (0,))
+    for got, other in zip(draw(model, max_new_tokens=9), expected, strict=True):
+        assert got.tokens == other.tokens
+        assert got.logps == pytest.approx(other.logps, abs=1e-5)
+
+
 def test_few_prompt_places_and_small_prefills_change_nothing(monkeypatch):
     model = tiny_model()
     expected = [s.tokens for s in draw(model, max_new_tokens=9)]

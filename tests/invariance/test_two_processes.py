@@ -76,7 +76,7 @@ def test_two_processes_equal_one(tmp_path: Path, kind: str) -> None:
     assert files_of(path, "rollouts").keys() == files_of(one.path, "rollouts").keys()
 
 
-@pytest.mark.parametrize("kind", ["sft", "sampled_remembering"])
+@pytest.mark.parametrize("kind", ["ppo", "sampled_remembering"])
 def test_two_processes_resume_bit_for_bit(tmp_path: Path, kind: str) -> None:
     """The signal comes to one of them; both leave at the same border."""
     whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"

@@ -198,10 +198,13 @@ def checked_comparison(who: str, compared: Compared, pairs: int) -> Compared:
 
 
 def better(one: float | None, other: float | None) -> float | None:
-    """1 where the first of two scores is higher, 0 where it is lower, 1/2 where they are equal; None without both."""
+    """1 where the first of two scores is higher, 0 where it is lower, 1/2 where they are equal; None without both.
+
+    Equal up to rounding: a model gives one answer slightly different scores in different company.
+    """
     if one is None or other is None:
         return None
-    return 0.5 if one == other else float(one > other)
+    return 0.5 if math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-6) else float(one > other)
 
 
 def _floats(values: Sequence[float | None]) -> list[float | None]:

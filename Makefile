@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint types test-slow bench clean help
+.PHONY: demo example test check lint types test-slow bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,6 +27,10 @@ $(VENV)/.dev: $(VENV)/.run
 
 demo: $(VENV)/.run  ## set up, then dpo with the reward length on the embedded default
 	$(BIN)/python -m core.run objective=dpo reward=length
+
+example: $(VENV)/.run  ## set up, then grpo from examples/accordant-grpo, installed as anybody's package is
+	@$(PIP) --no-deps ./examples/accordant-grpo
+	$(BIN)/python -m core.run objective=grpo reward=gold
 
 test: $(VENV)/.dev  ## set up, then the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile

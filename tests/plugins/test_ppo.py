@@ -304,11 +304,11 @@ def test_what_it_has_gathered_goes_into_a_checkpoint():
 
 # Old log-probs are -1; the second token of the first answer does not count.
 RATIOS = T([[1.5, 7.0, 1.1], [0.5, 0.7, 1.0]])
-ADVANTAGES_IN_LOSS = [[2.0, 50.0, -1.0], [-2.0, 1.5]]
+ADVANTAGES_IN_LOSS = [[3.0, 50.0, -1.0], [-2.0, 1.5]]
 TARGETS = [[2.0, -9.0, 1.0], [2.0, 0.0]]
 NEW_VALUES = T([[1.5, 9.0, 1.5], [0.9, 0.5, 0.0]])  # the old ones are 1
 ENTROPIES = T([[0.5, 99.0, 1.0], [0.7, 0.2, 0.0]])
-SURROGATE = -0.1875  # (-1.2 * 2 + 1.1 * 1 + 0.8 * 2 - 0.7 * 1.5) / 4
+SURROGATE = -0.4875  # (-1.2 * 3 + 1.1 * 1 + 0.8 * 2 - 0.7 * 1.5) / 4
 VALUE_LOSS = 0.3425  # (0.64 + 0.25 + 1.21 + 0.64) / 2 / 4, worked out in tests/unit/test_policy_gradient.py
 ENTROPY = 0.6
 PLAIN = {"vf_coef": 0.5, "entropy_coef": 0.01}
@@ -384,8 +384,8 @@ def test_gradients_by_hand():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"clip_high": 0.6}, LOSS + (-3.0 + 2.4) / 4),  # 1.5 is within now
-        ({"clip_range": 0.6}, LOSS + (-3.0 + 2.4 + 1.0 - 1.6) / 4),
+        ({"clip_high": 0.6}, LOSS + (-4.5 + 3.6) / 4),  # 1.5 is within now
+        ({"clip_range": 0.6}, LOSS + (-4.5 + 3.6 + 1.0 - 1.6) / 4),
         ({"clip_range": 0.1, "clip_high": 0.2}, LOSS + (0.9 - 0.8) * 2 / 4),
         ({"value_clip_range": None}, LOSS + 0.5 * (0.25 + 0.25 - 0.64 - 0.64) / 2 / 4),
         ({"vf_coef": 0.0}, SURROGATE - 0.006),
@@ -442,10 +442,10 @@ def test_reinforce_by_hand():
     models = Scripted()
     out = PPO(**REINFORCE).loss(models, batch_of_two())
     logps = [math.log(r) - 1 for r in (1.5, 1.1, 0.5, 0.7)]
-    expected = -sum(a * p for a, p in zip((2.0, -1.0, -2.0, 1.5), logps, strict=True)) / 4
+    expected = -sum(a * p for a, p in zip((3.0, -1.0, -2.0, 1.5), logps, strict=True)) / 4
     assert out.loss.item() == pytest.approx(expected, abs=1e-6)
     out.loss.backward()
-    torch.testing.assert_close(models.logps.grad, T([[-2.0, 0.0, 1.0], [2.0, -1.5, 0.0]]) / 4)
+    torch.testing.assert_close(models.logps.grad, T([[-3.0, 0.0, 1.0], [2.0, -1.5, 0.0]]) / 4)
     assert out.metrics["policy/clipfrac_avg"] == 0
     assert out.metrics["val/ratio"].item() == pytest.approx(0.95)
 
@@ -601,7 +601,7 @@ def test_options_that_cannot_work(options, key):
 
 @pytest.mark.parametrize(
     "check",
-    [c for options in ({}, REINFORCE, {"value": False, "entropy_coef": 0.01}) for c in objective_checks(PPO(**options))],
+    [c for options in ({}, {**REINFORCE, "entropy_coef": 0.01}) for c in objective_checks(PPO(**options))],
     ids=str,
 )
 def test_keeps_the_contract(check):

@@ -218,6 +218,7 @@ def test_answers_without_a_score_are_left_out_and_counted():
     assert advantages == approx(ADVANTAGES[1:])
     assert context.notes == ["1 answers are left out: the reward gave them no score."]
     assert context.metrics["completions/mean_length"] == 2
+    assert context.metrics["completions/clipped_ratio"] == 1  # the one that is left was cut
 
 
 @pytest.mark.parametrize("value", [True, False])

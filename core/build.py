@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -21,7 +22,7 @@ from core.data.preview import preview
 from core.data.templates import end_ids
 from core.errors import ConfigError, DataError, ModelError
 from core.layout import checkpoint_layers
-from core.loading import apply_lora, load_causal_lm, load_tokenizer
+from core.loading import apply_lora, is_local, load_causal_lm, load_tokenizer
 from core.loop import Schedule
 from core.models import Models
 from core.objective import Objective, Role
@@ -121,7 +122,8 @@ def build(config: Mapping[str, Any], folder: RunFolder) -> Run:
     console = Console(folder)
     L.seed_everything(int(config["seed"]), verbose=False)
     ready = prepare(config, console)
-    folder.record(data=dataclasses.asdict(ready.data.report), hardware=hardware())
+    start = str(Path(ready.start).expanduser().absolute()) if is_local(ready.start) else ready.start
+    folder.record(data=dataclasses.asdict(ready.data.report), hardware=hardware(), start=start)
     for reward in ready.rewards:
         reward.check_columns([*ready.data.train, *ready.data.prompts])
         reward.source.prepare()

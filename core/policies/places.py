@@ -193,7 +193,8 @@ def _of_run(folder: Path) -> tuple[str | None, str]:
     model = _group_of_run(folder, "model")
     if model.get("reference"):
         return str(model["reference"]), f"the reference of the run {folder.parent.name}"
-    path = model.get("policy") or (POCKET if model.get("name") == POCKET else None)
+    made_from = _json(folder.parent / RUN).get("start") if model else None  # as it was found, from whatever folder
+    path = made_from or model.get("policy") or (POCKET if model.get("name") == POCKET else None)
     return (None if path is None else str(path)), f"what the run {folder.parent.name} started from"
 
 

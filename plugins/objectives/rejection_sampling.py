@@ -43,7 +43,7 @@ class RejectionSampling(Objective):
     collects = "every_epoch"
     reward_use = "required"
     mean_over = SFT.mean_over
-    default_lr = SFT.default_lr
+    default_lr = 1e-5
 
     def __init__(
         self,

@@ -81,6 +81,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="rows per optimizer step")
     parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
@@ -101,6 +102,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
         "data.validation_fraction=0",
         "data.max_length=512",
         f"data.batch_size={args.batch}",
+        f"seed={args.seed}",
         f"optim.lr={online.LR if is_online else args.lr}",
         "optim.betas=[0.9,0.999]",
         "optim.schedule=constant",

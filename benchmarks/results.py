@@ -25,8 +25,8 @@ BATCH = 8  # rows of an optimizer step; of an online one: prompts
 FIRST_LOSS, EVERY_LOSS = 1e-3, 5e-3
 """How far the losses of the two sides may differ: at the first step, where the weights are equal, and at any step."""
 
-SAME_LENGTH = 0.1
-"""How far the tokens that the two sides sample may differ, as a share: the same prompts, other random numbers."""
+SPREAD = 20.0
+"""Standard deviation of an answer's length (tokens, up to 64): each side draws others from the same distribution."""
 
 BUSY = 0.05
 """Where others used more than this share of the processors during a measurement, it is not worth much."""
@@ -117,7 +117,7 @@ def check_equal(pair: Pair, setting: Setting, work: Work) -> None:
 
 
 def check_equal_online(ours: Measurement, trl: Measurement, work: Work) -> None:
-    """Of sampled answers: the same prompts in each step, as many answers to each, and about as many tokens in all.
+    """Of sampled answers: the same prompts in each step, as many answers to each, and lengths that chance can explain.
 
     Raises:
         UnequalWork: they are not.
@@ -127,9 +127,19 @@ def check_equal_online(ours: Measurement, trl: Measurement, work: Work) -> None:
             raise UnequalWork(f"{ours.task}: {measured.side} has other prompts than planned, or another number of answers")
         if not all(map(math.isfinite, measured.losses)):
             raise UnequalWork(f"{ours.task}: {measured.side} has a loss that is no number")
-    a, b = sum(ours.trained_tokens), sum(trl.trained_tokens)
-    if abs(a - b) > SAME_LENGTH * b:
-        raise UnequalWork(f"{ours.task}: {a} sampled tokens, TRL {b}")
+    check_lengths([Pair(ours, trl, 0.0)])
+
+
+def check_lengths(pairs: Sequence[Pair]) -> None:
+    """The two sides' answers are as long as those of one distribution, within four standard errors.
+
+    Raises:
+        UnequalWork: they are not.
+    """
+    ours, trl = (sum(sum(getattr(p, side).trained_tokens) for p in pairs) for side in ("ours", "trl"))
+    answers = sum(p.ours.batch * len(p.ours.trained_tokens) for p in pairs)
+    if abs(ours - trl) > 4 * SPREAD * math.sqrt(2 * answers):
+        raise UnequalWork(f"{pairs[0].ours.task}: {ours} sampled tokens in {answers} answers, TRL {trl}")
 
 
 def table(results: Sequence[Result]) -> str:

@@ -36,6 +36,7 @@ from benchmarks.results import (
     Setting,
     UnequalWork,
     check_equal,
+    check_lengths,
     table,
 )
 from benchmarks.workload import DataAbsent, Workload, make
@@ -83,7 +84,7 @@ class Bench:
     """Runs the processes of a benchmark, with files in a scratch folder."""
 
     def __init__(self, args: argparse.Namespace, workload: Workload, scratch: Path) -> None:
-        self.args, self.workload, self.scratch = args, workload, scratch
+        self.args, self.workload, self.scratch, self.seed = args, workload, scratch, 0
         self.environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
         if set(args.tasks) & set(online.TASKS):
             paths = [str(third_party(scratch)), str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -91,19 +92,29 @@ class Bench:
 
     def task(self, task: str) -> Result:
         folder, amounts = self.scratch / task, Amounts.of(task, self.args)
-        self._python("ours_side", task, amounts.steps, folder, "--prepare", "--pool", str(self.workload.rows(task)))
-        work = Work.read(folder)
+        work = self._prepared(task, folder)
         best, prepass = self.best_setting(task, folder, work)
         say(f"{task}: TRL's best setting is {best} ({prepass[str(best)]:.2f} rows/s of {len(prepass)} tried)")
         pairs = []
         for n in range(amounts.pairs):
+            if n and task in online.TASKS:  # other answers, so that pairs tell more than one does
+                self.seed = n
+                work = self._prepared(task, folder := self.scratch / f"{task}-{n}")
             pairs.append(self.pair(task, folder, best, trl_first=n % 2 == 1))
             check_equal(pairs[-1], best, work)
             ours, trl = (m.rate(amounts.warmup) for m in (pairs[-1].ours, pairs[-1].trl))
             say(f"{task}: pair {n + 1} of {amounts.pairs}: ours {ours:.2f}, TRL {trl:.2f} rows/s, ratio {ours / trl:.2f}")
             if pairs[-1].neighbours > BUSY:
                 say(f"{task}: others used {pairs[-1].neighbours:.0%} of the processors meanwhile")
+        self.seed = 0
+        if task in online.TASKS:
+            check_lengths(pairs)
         return Result(task, best, prepass, pairs, amounts.warmup)
+
+    def _prepared(self, task: str, folder: Path) -> Work:
+        steps, pool = Amounts.of(task, self.args).steps, str(self.workload.rows(task))
+        self._python("ours_side", task, steps, folder, "--prepare", "--pool", pool)
+        return Work.read(folder)
 
     def pair(self, task: str, folder: Path, setting: Setting, *, trl_first: bool) -> Pair:
         """One measurement of each side. Which comes first alternates, so that a drift of the machine favours neither."""
@@ -153,7 +164,7 @@ class Bench:
         out.unlink(missing_ok=True)
         command = [sys.executable, "-m", f"benchmarks.{module}", "--task", task, "--steps", str(steps), "--out", str(out)]
         command += ["--model", str(self.workload.start(task)), "--batch", str(BATCH), "--threads", str(self.args.threads)]
-        command += options
+        command += ["--seed", str(self.seed), *options]
         command += ["--folder", str(folder)] if folder else []
         done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -47,6 +47,7 @@ def parse(argv: list[str] | None = None, tasks: Sequence[str] = TASKS) -> argpar
     parser.add_argument("--micro", type=int, default=1, help="rows per micro-batch; the rest is accumulation")
     parser.add_argument("--variant", choices=["plain", "group_by_length", "padding_free"], default="plain")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=1e-5)
     return parser.parse_args(argv)
 
@@ -76,7 +77,7 @@ def settings(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "dataloader_num_workers": 0,
-        "seed": 0,
+        "seed": args.seed,
     }
 
 

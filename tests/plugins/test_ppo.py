@@ -537,6 +537,18 @@ def test_another_temperature_in_the_update_is_seen_and_said():
 
 # --- advice and options --------------------------------------------------------------------------------------------------
 
+
+def test_declarations():
+    """What the core does for it hangs on these."""
+    ppo = PPO(minibatches=3, passes=2)
+    assert (ppo.reads, ppo.collects, ppo.reward_use, ppo.frozen) == ("prompts", "every_epoch", "required", {"reference"})
+    assert (ppo.minibatches, ppo.passes, ppo.mean_over) == (3, 2, "tokens")
+    assert (ppo.default_eps, ppo.default_lr) == (1e-5, 3e-6)  # details 12 and 14 of docs/objectives/ppo.md
+    assert ppo.on_policy  # greedy answers are refused, the sampler is held against the scorer
+    assert PPO().trains == {"policy", "value"}
+    assert (PPO().lam, PPO(value=False).lam, PPO(lam=0.9).value_lam) == (0.95, 1.0, 0.9)
+
+
 WELL = {"val/ratio": 1.0, "policy/clipfrac_avg": 0.1}
 
 

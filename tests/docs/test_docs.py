@@ -198,12 +198,14 @@ def test_every_page_of_docs_is_reached_from_its_index() -> None:
 
 
 def configs() -> list[dict[str, Any]]:
-    """A composed config for each option of each group."""
+    """A composed config for each option of each group, and the options of the packages of examples/."""
     found = []
     for group in ("objective", "reward", "model", "data", "generation", "optim", "trainer", "logger"):
         for file in sorted((ROOT / "conf" / group).glob("*.yaml")):
             option = f"[{file.stem}]" if group == "logger" else file.stem
             found.append(compose([f"{group}={option}", *filter(None, [_NEEDS.get(file.stem)])]).config)
+    others = (ROOT / "examples").glob("accordant-*/*/conf/*/*.yaml")
+    found += [{file.parent.name: yaml.safe_load(file.read_text(encoding="utf-8"))} for file in others]
     return [*found, compose(["reward=length"], "evaluate").config]
 
 
@@ -282,7 +284,7 @@ def test_every_plugin_has_a_page() -> None:
 def test_the_default_learning_rate_is_the_plugins(objective: str, all_configs: list[dict[str, Any]]) -> None:
     text = (ROOT / "docs" / "objectives" / f"{objective}.md").read_text(encoding="utf-8")
     (said,) = re.findall(r"is (\S+) times `model.lr_scale` \((\d+) for the pocket model, (\d+) for `model=hf`\)", text)
-    scales = {config["model"]["name"]: config["model"]["lr_scale"] for config in all_configs}
+    scales = {config["model"]["name"]: config["model"]["lr_scale"] for config in all_configs if "model" in config}
     assert float(said[0]) == registry.load(registry.find("objective", objective)).default_lr
     assert (float(said[1]), float(said[2])) == (scales["pocket"], scales["hf"])
 

@@ -62,8 +62,9 @@ KINDS = {
 }
 
 # Online objectives with a state of their own. ppo: 9 prompts in steps of 5, twice over: 4 steps an epoch, 8 in all,
-# checkpoints after 3, 6 and 8; the KL coefficient adapts, and step 4 is left out (target_kl). rejection_sampling: 3 steps an epoch, 9 in all; the prompts of
-# its last epoch have come before, and the best answers so far compete. Checkpoints after 4, 8 and 9.
+# checkpoints after 3, 6 and 8; the KL coefficient adapts, and step 4 is left out (target_kl). rejection_sampling: 3 steps
+# an epoch, 9 in all; the prompts of its last epoch have come before, and the best answers so far compete. Checkpoints
+# after 4, 8 and 9.
 ONLINE = {
     "ppo": Kind(
         lambda: PPO(

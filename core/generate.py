@@ -1,9 +1,9 @@
 """Sampling: continuous batches, log-probs of the distribution that was sampled, and one random stream per sample.
 
 A sample depends on the seed, its row's id and its index alone, not on its neighbours in the batch: its random numbers
-come from a generator of its own, and tokens by inverting the cumulative distribution (core.pick). A model whose attention
-can be decoded without padding (core.decode) is sampled so (core.batching); any other goes through transformers' own
-`generate` with the same picks (core.hf_generate).
+come from a generator of its own, and tokens by inverting the cumulative distribution. A model whose attention can be
+decoded without padding is sampled so; any other goes through transformers' own `generate` with the same picks. The parts
+are in core.sampling: pick, decode and batching; probe, hf_generate; jobs, stops.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from core.batching import ContinuousBatch
-from core.decode_probe import why_not
-from core.hf_generate import sample_padded
 from core.loading import base_model
-from core.samples import Job as Job
-from core.samples import Results
-from core.samples import Sampled as Sampled
+from core.sampling.batching import ContinuousBatch
+from core.sampling.hf_generate import sample_padded
+from core.sampling.jobs import Job as Job
+from core.sampling.jobs import Results
+from core.sampling.jobs import Sampled as Sampled
+from core.sampling.probe import why_not
+from core.sampling.stops import Stops
 from core.settings import Generation
-from core.stops import Stops
 
 log = logging.getLogger("accordant")
 

@@ -20,7 +20,7 @@ _SHOWN = (
     (("reward", "objective/scores"), "reward"),
     (("rewards/margins", "margin"), "margin"),
     (("rewards/accuracies", "accuracy"), "accuracy"),
-    (("objective/kl", "kl"), "kl"),
+    (("objective/kl",), "kl"),
     (("completions/mean_length",), "length"),
     (("speed/tokens_per_second", "tokens_per_second"), "tokens/s"),
 )

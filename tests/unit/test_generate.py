@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from core import pick as pick_module
 from core.batch import build_batch
 from core.errors import ConfigError
 from core.generate import Job, sample, sample_seed
 from core.models import Models
-from core.pick import pick
 from core.rows import Response, Row
+from core.sampling import pick as pick_module
+from core.sampling.pick import pick
+from core.sampling.stops import Stops
 from core.settings import Generation
-from core.stops import Stops
 from tests.architectures import SETTINGS, architecture
 from tests.support import tiny_model, tiny_tokenizer
 

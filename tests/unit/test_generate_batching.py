@@ -8,12 +8,13 @@ import math
 import pytest
 import torch
 
-from core import batching, decode, decode_probe, generate
-from core.batching import ContinuousBatch
-from core.decode_probe import why_not
+from core import generate
 from core.generate import Job, sample, sample_seed
 from core.loading import apply_lora
-from core.samples import prompts_of
+from core.sampling import batching, decode, probe
+from core.sampling.batching import ContinuousBatch
+from core.sampling.jobs import prompts_of
+from core.sampling.probe import why_not
 from core.settings import Generation
 from tests.architectures import SETTINGS, architecture
 from tests.support import tiny_model, tiny_tokenizer
@@ -70,7 +71,7 @@ def test_all_but_two_architectures_are_decoded_without_padding():
 @pytest.mark.parametrize("slip", ["prompt", "own", "neighbour"])
 def test_the_probe_sees_a_wrong_mask(slip, monkeypatch):
     """A prompt's last token left out; the row's own first token left out; the padding of a shorter prompt seen."""
-    monkeypatch.setattr(decode_probe, "_KNOWN", {})
+    monkeypatch.setattr(probe, "_KNOWN", {})
     right = decode.Step._bias
 
     def wrong(self, window):

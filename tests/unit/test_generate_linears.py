@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from core import linears
-from core.linears import direct_linears
+from core.sampling import linears
+from core.sampling.linears import direct_linears
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whether core.decode computes a model rightly: tried on a few tokens, once for each kind of model."""
+"""Whether core.sampling.decode computes a model rightly: tried on a few tokens, once for each kind of model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.decode import KeyValues, Prefill, Step, decoding, logits_of
 from core.loading import base_model
+from core.sampling.decode import KeyValues, Prefill, Step, decoding, logits_of
 from core.scoring import config_text
 
 _PROMPTS = (5, 3)
@@ -19,7 +19,7 @@ _KNOWN: dict[str, str] = {}
 
 
 def why_not(model: nn.Module) -> str:
-    """The reason why this model cannot be decoded by core.decode; "" where it can."""
+    """The reason why this model cannot be decoded by core.sampling.decode; "" where it can."""
     parameter = next(model.parameters())
     kind = f"{config_text(model)} {parameter.dtype} {parameter.device.type}"
     if kind not in _KNOWN:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.decode import KeyValues, Prefill, Step, decoding, logits_of
-from core.linears import direct_linears
 from core.loading import base_model
-from core.pick import pick
-from core.samples import Job, Prompt, Results, Sampled, prompts_of, uniforms_of
+from core.sampling.decode import KeyValues, Prefill, Step, decoding, logits_of
+from core.sampling.jobs import Job, Prompt, Results, Sampled, prompts_of, uniforms_of
+from core.sampling.linears import direct_linears
+from core.sampling.pick import pick
+from core.sampling.stops import Stops
 from core.settings import Generation
-from core.stops import Stops
 
 PREFILL_TOKENS = 4096
 """Prompt tokens computed at once; a longer prompt goes alone."""

@@ -1,4 +1,4 @@
-"""Sampling through transformers' own `generate`, for models that core.decode cannot follow; the picks are ours."""
+"""Sampling through transformers' own `generate`, for models that core.sampling.decode cannot follow; the picks are ours."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from core.loading import base_model
-from core.pick import pick
-from core.samples import Job, Results, Sampled, uniforms_of
+from core.sampling.jobs import Job, Results, Sampled, uniforms_of
+from core.sampling.pick import pick
+from core.sampling.stops import Stops
 from core.settings import Generation
-from core.stops import Stops
 
 
 def sample_padded(model: Any, jobs: Sequence[Job], settings: Generation, stops: Stops, results: Results) -> None:
-    """Sample all jobs, in chunks of similar prompt length: the same tokens as core.batching from the same seeds."""
+    """Sample all jobs, in chunks of similar prompt length: the same tokens as core.sampling.batching from the same seeds."""
     order = sorted(range(len(jobs)), key=lambda i: (-len(jobs[i].prompt), tuple(jobs[i].prompt)))
     with _no_settings_of_its_own(base_model(model)):
         for start in range(0, len(order), settings.batch_rows):

@@ -8,7 +8,7 @@ here=$(dirname "$0")
 # A run that fails is counted (frontier.py says so), and the others go on.
 run() { echo; echo "== $*"; "$python" -m core.run run.root="$out" eval.samples=0 "$@" || echo "FAILED: $*"; }
 
-"$python" -m core.run --list | grep -q accordant-grpo || { echo "pip install $here/accordant-grpo first" >&2; exit 2; }
+[[ $("$python" -m core.run --list) == *accordant-grpo* ]] || { echo "pip install $here/accordant-grpo first" >&2; exit 2; }
 
 # 1. Each prompt once, answered as often as the objective likes; all measured by the judge that knows.
 for seed in $seeds; do

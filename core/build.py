@@ -32,7 +32,7 @@ from core.rows import Row
 from core.runfolder import RunFolder
 from core.scorer import distinct_pad, load_scorer
 from core.settings import Generation, ModelSpec, Optim, check_starts
-from core.value import SharedHead, value_network
+from core.value import SHARED, SharedHead, value_network
 
 log = logging.getLogger("accordant")
 
@@ -205,10 +205,10 @@ def build_models(ready: Prepared) -> Models:
     if "policy" in objective.trains | objective.frozen:
         roles |= _policy_and_reference(ready)
     if "value" in objective.trains:
-        if spec.value not in (None, "shared"):
-            _check_same_tokens(spec.value, ready)
+        if spec.value not in (None, SHARED):
+            _check_same_tokens(spec.value, ready, "model.value=null begins with the policy's weights")
         roles["value"] = value_network(spec, roles["policy"])
-    for role in objective.trains & roles.keys():
+    for role in sorted(objective.trains & roles.keys()):  # adapters are drawn from torch's generator, one after another
         if isinstance(roles[role], SharedHead):
             continue
         if spec.gradient_checkpointing:
@@ -226,23 +226,31 @@ def _policy_and_reference(ready: Prepared) -> dict[Role, Any]:
         ready.start if spec.reward is None else spec.policy or start_path(dataclasses.replace(spec, reward=None), objective)
     )
     if spec.reward is not None:
-        _check_same_tokens(path, ready)
+        instead = "of reward_bt, objective.zero=demonstrations needs no policy"
+        _check_same_tokens(path, ready, instead, writes=True, revision=spec.revision)
     policy = load_causal_lm(path, dtype=spec.dtype, revision=spec.revision)
     if "reference" not in objective.frozen:
         return {"policy": policy}
     if spec.reference is not None:
+        _check_same_tokens(spec.reference, ready, "model.reference=null is the policy as it was at the start")
         return {"policy": policy, "reference": load_causal_lm(spec.reference, dtype=spec.dtype)}
     return {"policy": policy} if spec.lora is not None else {"policy": policy, "reference": copy.deepcopy(policy)}
 
 
-def _check_same_tokens(path: str, ready: Prepared) -> None:
-    """Models that read the same tokens must mean the same by them."""
-    ours, theirs = ready.tokenizer.get_vocab(), load_tokenizer(path, ready.spec.revision).get_vocab()
-    different = sorted(token for token, i in theirs.items() if ours.get(token) != i)
+def _check_same_tokens(
+    path: str, ready: Prepared, instead: str, *, writes: bool = False, revision: str | None = None
+) -> None:
+    """What one model writes the other reads: its tokens must mean the same there. `writes`: the model at `path` writes.
+
+    The reader may know more of them: a reward model has a padding token of its own. `instead`: what else to do.
+    """
+    ours, theirs = ready.tokenizer.get_vocab(), load_tokenizer(path, revision).get_vocab()
+    written, read = (theirs, ours) if writes else (ours, theirs)
+    different = sorted(token for token, i in written.items() if read.get(token) != i)
     if different:
         raise ModelError(
             f"{path} and {ready.start} have different tokenizers: {len(different)} tokens differ, {different[0]!r} is one.",
-            "Take models of one family; of reward_bt, objective.zero=demonstrations needs no policy.",
+            f"Take models of one family; {instead}.",
         )
 
 

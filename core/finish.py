@@ -108,7 +108,8 @@ def card_facts(run: Run, role: str, before: Mapping[str, float], after: Mapping[
     options = {k: v for k, v in run.config["objective"].items() if k != "name"}
     data, scorer = run.config["data"], role != "policy"
     made_here = run.spec.name == "pocket" and run.start not in (run.spec.policy, run.spec.reward)
-    merged = run.spec.merge_lora if run.spec.merge_lora is not None else scorer
+    shared = isinstance(run.models.roles[role], SharedHead)  # exported with the trunk, adapter and all
+    merged = shared or (run.spec.merge_lora if run.spec.merge_lora is not None else scorer)
     return CardFacts(
         name=run.folder.path.name,
         objective=str(run.config["objective"]["name"]),

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.errors import ModelError
 from core.loading import base_model, is_peft
-from core.scorer import has_head, load_scorer, with_new_head
+from core.scorer import has_head, heads_of, load_scorer, with_new_head
 from core.settings import ModelSpec
 
 SHARED = "shared"
@@ -40,7 +41,7 @@ def value_network(spec: ModelSpec, policy: Any) -> nn.Module:
     says otherwise; a zero head makes the first advantages those of the rewards alone.
 
     Raises:
-        ModelError: nothing there, or an architecture that cannot carry such a head.
+        ModelError: nothing there, a reward model with a head for each group, or an architecture that cannot carry one.
     """
     if spec.value == SHARED:
         head = SharedHead(policy.get_input_embeddings().weight.shape[1])
@@ -50,6 +51,11 @@ def value_network(spec: ModelSpec, policy: Any) -> nn.Module:
         scorer = with_new_head(copy.deepcopy(policy), spec.dtype, ())
     else:
         scorer = load_scorer(spec.value, dtype=spec.dtype)
+        if heads := heads_of(scorer):
+            raise ModelError(
+                f"model.value={spec.value}: it has a head for each of {', '.join(heads)}, and a value is one number.",
+                "Give a reward model with one head, or a policy.",
+            )
     if spec.value is None or spec.value_head != "auto" or not has_head(spec.value):
         _begin(scorer.score, spec.value_head)
         scorer.score_bias.zero_()

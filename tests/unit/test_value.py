@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from core import registry
 from core.batch import build_batch
+from core.build import Prepared, build_models
 from core.errors import ModelError
 from core.export import export, export_scorer
+from core.finish import card_facts
 from core.loading import apply_lora
 from core.models import Models
 from core.scorer import RewardFacts, with_new_head
-from core.settings import ModelSpec
+from core.settings import Generation, ModelSpec
 from core.value import SharedHead, as_scorer, value_network
 from tests.support import random_rows, tiny_model, tiny_tokenizer
 
@@ -156,6 +160,73 @@ def test_a_policys_folder_has_no_head_to_keep(tmp_path: Path) -> None:
     assert not network.score.weight.any()
 
 
+def test_a_reward_model_with_a_head_for_each_group_is_refused(tmp_path: Path) -> None:
+    """Which of them should be the value? The first one would be taken without a word."""
+    export_scorer(with_new_head(tiny_model(), "float32", ("a", "b")), tiny_tokenizer(), tmp_path / "rm", RewardFacts())
+    for how in ("auto", "zero"):
+        with pytest.raises(ModelError, match=r"(?s)model.value=.*a head for each of a, b.*one head"):
+            value_network(spec(value=str(tmp_path / "rm"), value_head=how), tiny_model())
+
+
+def prepared(folder: Path, tokenizer: Any, **changes: Any) -> Prepared:
+    """What `build_models` asks of a run whose policy is in `folder`; the fields it does not ask for are empty."""
+    missing: Any = None
+    ppo = registry.build_objective({"name": "ppo"})
+    spec = ModelSpec(policy=str(folder), **changes)
+    return Prepared(ppo, [], None, spec, str(folder), tokenizer, missing, Generation())
+
+
+def test_each_network_has_an_adapter_on_the_policys_weights(tmp_path: Path) -> None:
+    """The value network is copied before the policy has one; they are drawn in one order, whatever the hash seed."""
+    pytest.importorskip("peft")
+    export(tiny_model(), tiny_tokenizer(), tmp_path / "policy")
+    built = []
+    for reverse in (False, True):
+        ready = prepared(tmp_path / "policy", tiny_tokenizer(), lora={"r": 2, "target_modules": ["q_proj"]})
+        ready.objective.trains = _Ordered(ready.objective.trains, reverse)
+        torch.manual_seed(0)
+        built.append(build_models(ready))
+    names = [name for name, _ in built[0].trained_parameters()]
+    assert {name.partition(".")[0] for name in names if "lora_" in name} == {"policy", "value"}
+    assert [name for name in names if "score" in name] == ["value.base_model.model.score.modules_to_save.default.weight"]
+    base = built[0].roles["policy"].get_base_model().model, built[0].roles["value"].get_base_model().model
+    weights = [body.layers[0].self_attn.q_proj.base_layer.weight for body in base]
+    assert torch.equal(*weights)
+    assert weights[0] is not weights[1]
+    pairs = zip(built[0].trained_parameters(), built[1].trained_parameters(), strict=True)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in pairs)
+
+
+class _Ordered(frozenset):  # type: ignore[type-arg]
+    """A set that is walked through in a given order, as the hash seed of a process decides it."""
+
+    def __new__(cls, items: Any, reverse: bool) -> Any:
+        made = super().__new__(cls, items)
+        made.reverse = reverse  # type: ignore[attr-defined]
+        return made
+
+    def __and__(self, other: Any) -> Any:
+        return sorted(frozenset(self) & frozenset(other), reverse=self.reverse)  # type: ignore[attr-defined]
+
+
+def test_the_value_network_reads_what_the_policy_writes(tmp_path: Path) -> None:
+    """A reward model has got a padding token of its own: it knows all of the policy's. One with other words does not."""
+    export(tiny_model(), tiny_tokenizer(), tmp_path / "policy")
+    for name, words in (("more", ["<|pad|>"]), ("fewer", [])):
+        tokenizer, scorer = tiny_tokenizer(), with_new_head(tiny_model(), "float32", ())
+        tokenizer.add_tokens(words)
+        scorer.resize_token_embeddings(len(tokenizer))
+        export_scorer(scorer, tokenizer, tmp_path / name, RewardFacts())
+    models = build_models(prepared(tmp_path / "policy", tiny_tokenizer(), value=str(tmp_path / "more")))
+    assert models.has("value")
+    writes_more = tiny_tokenizer()
+    writes_more.add_tokens(["w61"])
+    with pytest.raises(ModelError, match=r"(?s)different tokenizers: 1 tokens differ, 'w61' is one.*model.value=null"):
+        build_models(prepared(tmp_path / "policy", writes_more, value=str(tmp_path / "fewer")))
+    with pytest.raises(ModelError, match=r"(?s)different tokenizers: .*model.reference=null"):
+        build_models(prepared(tmp_path / "policy", writes_more, reference=str(tmp_path / "policy")))
+
+
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
         value_network(spec(value=str(tmp_path / "nowhere")), tiny_model())
@@ -208,3 +279,21 @@ def test_making_a_scorer_of_a_shared_head_leaves_the_policy_whole() -> None:
     as_scorer(SharedHead(32), policy, "float32")
     assert before.keys() == policy.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in policy.state_dict().items())
+
+
+@pytest.mark.parametrize(("value", "adapter"), [("shared", False), (None, True)])
+def test_the_card_says_whether_the_folder_holds_an_adapter(tmp_path: Path, value: str | None, adapter: bool) -> None:
+    """With model.merge_lora=false, a shared head is exported with the whole trunk all the same."""
+    folder = SimpleNamespace(path=tmp_path)
+    asked = spec(value=value, lora={"r": 2}, merge_lora=False)
+    run: Any = SimpleNamespace(
+        config={"objective": {"name": "ppo"}, "data": {"name": "jsonl"}},
+        spec=asked,
+        start="tiny",
+        folder=folder,
+        reward=None,
+        schedule=SimpleNamespace(total_steps=1),
+        optim=SimpleNamespace(lr=1e-3),
+        models=SimpleNamespace(roles={"value": value_network(asked, tiny_model())}),
+    )
+    assert card_facts(run, "value", {}, {}).adapter is adapter

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from core.errors import ModelError
 from core.loading import base_model
 from core.sampling.batching import ContinuousBatch
 from core.sampling.hf_generate import sample_padded
@@ -51,14 +52,19 @@ def sample(
 
     Args:
         progress: called as `progress(done, all)` every few tokens and at the end; it may raise to stop.
+
+    Raises:
+        ModelError: a prompt and its answer are longer than the model has positions.
     """
+    _check_positions(model, jobs, settings)
     results, stops = Results(len(jobs), progress), Stops(tokenizer, settings)
     was_training = model.training
     model.eval()
     try:
         reason = why_not(model) if jobs else ""
         if reason:
-            _say_once(type(base_model(model)).__name__, reason)
+            name = type(base_model(model)).__name__
+            _say_once(name, logging.INFO, f"Sampling: by transformers' generate, which is slower ({name}: {reason}).")
             sample_padded(model, jobs, settings, stops, results)
         elif jobs:
             ContinuousBatch(model, jobs, settings, stops, results).run()
@@ -67,7 +73,21 @@ def sample(
     return results.in_order()
 
 
-def _say_once(name: str, reason: str) -> None:
-    if name not in _SAID:
-        _SAID.add(name)
-        log.info("Sampling: by transformers' generate, which is slower (%s: %s).", name, reason)
+def _check_positions(model: Any, jobs: Sequence[Job], settings: Generation) -> None:
+    """Positions that are looked up in a table end; rotations can be computed beyond what the model has seen."""
+    config, name = base_model(model).config.get_text_config(), type(base_model(model)).__name__
+    limit = getattr(config, "max_position_embeddings", None)
+    longest, new = max((len(job.prompt) for job in jobs), default=0), settings.max_new_tokens
+    if limit is None or longest + new <= limit:
+        return
+    what = f"a prompt of {longest} tokens and an answer of up to {new} are more than the {limit} positions of {name}"
+    remedy = f"data.max_prompt_length={limit - new}" if limit > new else f"a generation.max_new_tokens far below {limit}"
+    if not hasattr(config, "rope_parameters"):
+        raise ModelError(f"{what}.", f"Set {remedy}.")
+    _say_once(f"{name} {limit}", logging.WARNING, f"Sampling: {what}: it was not made for such texts. Set {remedy}.")
+
+
+def _say_once(about: str, level: int, text: str) -> None:
+    if about not in _SAID:
+        _SAID.add(about)
+        log.log(level, "%s", text)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.batch import build_batch
-from core.errors import ConfigError
+from core.errors import ConfigError, ModelError
 from core.generate import Job, sample, sample_seed
 from core.models import Models
 from core.rows import Response, Row
@@ -358,3 +358,23 @@ def test_a_chat_models_end_of_turn_ends_too():
 def test_settings_that_cannot_work(settings, key):
     with pytest.raises(ConfigError, match=rf"generation\.{key} is "):
         Generation(**settings)
+
+
+# --- positions ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_behind_the_last_position_is_refused_or_warned_of(caplog):
+    """A table of positions ends; rotations are computed for any place, and what the model makes of it is its affair."""
+    table, rotating = architecture("gpt2"), tiny_model(max_position_embeddings=12)
+    limit = table.config.max_position_embeddings
+    prompt = [5] * (limit - 3)
+    assert len(draw(table, [prompt], max_new_tokens=3, min_new_tokens=3)[0].tokens) == 3
+    expected = rf"prompt of {limit - 3} tokens and an answer of up to 4 .*the {limit} positions of GPT2.*\n.*{limit - 4}"
+    with pytest.raises(ModelError, match=expected):
+        draw(table, [[5], prompt], max_new_tokens=4)
+    with pytest.raises(ModelError, match=r"generation\.max_new_tokens far below"):
+        draw(table, [[5]], max_new_tokens=limit)
+    with caplog.at_level("WARNING", logger="accordant"):
+        for _ in range(2):
+            assert len(draw(rotating, [[5] * 10], max_new_tokens=4, min_new_tokens=4)[0].tokens) == 4
+    assert sum("data.max_prompt_length=8" in record.getMessage() for record in caplog.records) == 1

@@ -138,11 +138,11 @@ class Shard:
 def step_batch(rows: Sequence[Row], index: int, epoch: int, cut: Cut, shard: Shard | None = None) -> StepBatch:
     """Lay out the rows of one step."""
     shard = shard or Shard()
-    mine = rows[shard.rank :: shard.world]
-    if not mine:
+    if len(rows) < shard.world:  # said by all of them: one that went on alone would wait for the others
         raise ConfigError(
             f"step {index} has {len(rows)} rows for {shard.world} processes.", "Raise data.batch_size, or use fewer devices."
         )
+    mine = rows[shard.rank :: shard.world]
     parts = microbatches(mine, cut.microbatch_tokens, cut.layout)
     return StepBatch(
         index=index,

@@ -141,8 +141,10 @@ def test_micro_batches_keep_to_the_budget_and_lose_no_row() -> None:
 
 
 def test_a_step_with_fewer_rows_than_processes_says_so() -> None:
-    with pytest.raises(ConfigError, match="1 rows for 2 processes"):
-        step_batch(random_rows(1, 1), 0, 0, cut(), Shard(1, 2))
+    """Said by each of them: one that went on alone would wait for the others' gradients."""
+    for rank in range(3):
+        with pytest.raises(ConfigError, match="2 rows for 3 processes"):
+            step_batch(random_rows(2, 1), 0, 0, cut(), Shard(rank, 3))
 
 
 def test_interleaved_gives_back_the_order_of_one_process() -> None:

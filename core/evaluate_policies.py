@@ -67,7 +67,6 @@ def _evaluate(config: Mapping[str, Any], folder: RunFolder, console: Console) ->
     for reward in rewards:
         reward.check_columns(_bare(prompts))
         reward.source.prepare()
-        reward.source.prepare()
     generation = Generation(**config["generation"])
     spec = ModelSpec(**{**config["model"], "policy": found[0].path})
     _say_of_sampling(generation, rewards, options)

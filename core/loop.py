@@ -276,10 +276,14 @@ class StepLoader:
         return made
 
     def _close_collection(self, made: Sequence[Row], epoch: int) -> None:
-        """Record what the objective has logged; hold the sampler against the scorer once."""
+        """Record what the objective has logged; hold the sampler against the scorer once.
+
+        What is collected once is collected anew after a resume, and was recorded before.
+        """
+        first = epoch * self.schedule.steps_per_epoch
         metrics = mean_metrics(summed(from_all_processes(self.context.logged())))
-        if metrics:
-            self._record(metrics, epoch * self.schedule.steps_per_epoch + 1)
+        if metrics and self._start() <= first:
+            self._record(metrics, first + 1)
         if self.objective.on_policy and not self.collections:
             self.context.check_sampler(made)
         self.collections += 1

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from core.batch import Batch, Layout, build_batch
+from core.errors import UserError
 from core.functional import TokenScores
 from core.models import Models
 from core.objective import LossOutput, Objective, Role
@@ -72,6 +73,27 @@ class Watched(ScriptedContext):
         for name, value in metrics.items():
             assert math.isfinite(float(value)), f"ctx.log was given {name}={float(value)}."
         super().log(metrics, count)
+
+
+class Abstaining(ScriptedContext):
+    """A context whose reward gives no score to some answers, or to none at all.
+
+    Args:
+        share: of each prompt's answers the first are left without; of the first prompt all are.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def score(self, rows: Sequence[Row]) -> list[Row]:
+        out = []
+        for i, row in enumerate(super().score(rows)):
+            left_out = len(row.responses) if i == 0 else math.ceil(self.share * len(row.responses))
+            scores = [None if k < left_out else r.score for k, r in enumerate(row.responses)]
+            responses = [replace(r, score=score) for r, score in zip(row.responses, scores, strict=True)]
+            out.append(row.with_responses(responses, margins=row.margins, ties=row.ties))
+        return out
 
 
 class WatchedModels(Models):
@@ -136,6 +158,24 @@ class Trial:
         if self.objective.collects != "never":
             made = list(copy.deepcopy(self.fresh).collect([], Watched()))
             assert made == [], f"collect made {len(made)} rows from none."
+
+    def copes_without_scores(self) -> None:
+        """A reward may give None: of a few answers, of all to a prompt, of all there are."""
+        if self.objective.collects == "never":
+            return
+        for share in (0.0, 0.3, 1.0):
+            objective = copy.deepcopy(self.fresh)
+            try:
+                made = list(objective.collect(self.given, Abstaining(share)))
+                loss = objective.loss(trial_models(objective), build_batch(made)).loss if made else torch.zeros(())
+            except UserError:
+                continue  # said in plain words
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise AssertionError(
+                    f"where the reward gives no score (None), {type(error).__name__}: {error}; leave such answers out, or "
+                    "let them teach nothing."
+                ) from error
+            assert torch.isfinite(loss), f"where the reward gives no score (None), the loss is {float(loss.detach())}."
 
     def leaves_no_trace(self) -> None:
         def around() -> list[Any]:
@@ -327,6 +367,7 @@ PROMISES: dict[str, Callable[[Trial], None]] = {
     "collected rows survive a line of JSON": Trial.rows_survive_a_file,
     "collect asks for what is declared, and scores an answer once": Trial.asks_what_it_declares,
     "collect makes nothing of nothing": Trial.collects_from_nothing,
+    "collect and loss get by where the reward gives no score": Trial.copes_without_scores,
     "collect leaves random numbers and gradient mode as they were": Trial.leaves_no_trace,
     "collect logs finite numbers, under the same names each time": Trial.logs_the_same_names,
     "what collect gathers is in the state, as plain containers": Trial.state_goes_through_a_checkpoint,

@@ -139,8 +139,8 @@ class ContinuousBatch:
         early = any(len(row.tokens) + 1 < least for row in self._rows[first:])
         held = counts + 1 < least if early else None
         self._newest, logps = pick(logits, uniforms, self._settings, None if held is None else self._ends, held)
-        # The one place where the device is waited for: token ids are exact in double precision.
-        tokens_and_logps = torch.stack([self._newest.double(), logps.double()], dim=1).tolist()
+        # The one place where the device is waited for: token ids below 2**24 are exact in single precision.
+        tokens_and_logps = torch.stack([self._newest.float(), logps.float()], dim=1).tolist()
         ended = {}
         for place, (row, (token, logp)) in enumerate(zip(self._rows[first:], tokens_and_logps, strict=True), start=first):
             row.tokens.append(int(token))

@@ -69,18 +69,23 @@ def _exp(shifted: Tensor) -> Tensor:
 
 
 def _block_sums(probs: Tensor) -> Tensor:
-    """(n, blocks) in double precision, so that the running sum over the blocks of a large vocabulary stays exact."""
-    return probs.view(len(probs), -1, _BLOCK).sum(dim=-1).double()
+    """(n, blocks) in `widest` precision, so that the running sum over the blocks of a large vocabulary stays exact."""
+    return probs.view(len(probs), -1, _BLOCK).sum(dim=-1).to(widest(probs.device.type))
+
+
+def widest(device: str) -> torch.dtype:
+    """Double precision, which Apple's GPUs do not have."""
+    return torch.float32 if device == "mps" else torch.float64
 
 
 def _invert(probs: Tensor, sums: Tensor, uniforms: Tensor) -> Tensor:
     """(n,) where the running sum of probs (n, V) first exceeds the uniform share of its total."""
     before = sums.cumsum(dim=-1)
-    at = uniforms.double()[:, None] * before[:, -1:]
+    at = uniforms.to(before.dtype)[:, None] * before[:, -1:]
     block = _first_above(before, at)
     left = at - (before.gather(1, block) - sums.gather(1, block))
     inside = probs.view(len(probs), -1, _BLOCK)[torch.arange(len(probs), device=probs.device), block[:, 0]]
-    return (block * _BLOCK + _first_above(inside.double().cumsum(dim=-1), left))[:, 0]
+    return (block * _BLOCK + _first_above(inside.to(before.dtype).cumsum(dim=-1), left))[:, 0]
 
 
 def _first_above(running: Tensor, at: Tensor) -> Tensor:

@@ -107,9 +107,9 @@ def test_roles_may_have_learning_rates_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"role_lr": {"value": 0.0}}, "optim.role_lr is {'value': 0.0}; expected a map of roles"),
-        ({"role_lr": {"critic": 0.1}}, "optim.role_lr is {'critic': 0.1}; expected a map of roles"),
-        ({"role_lr": 0.1}, "optim.role_lr is 0.1; expected a map of roles"),
+        ({"role_lr": {"value": 0.0}}, "optim.role_lr is {'value': 0.0}; expected null, or a map of policy"),
+        ({"role_lr": {"critic": 0.1}}, "optim.role_lr is {'critic': 0.1}; expected null, or a map of policy"),
+        ({"role_lr": 0.1}, "optim.role_lr is 0.1; expected null, or a map of policy"),
         ({"lr": 0.0}, "optim.lr is 0.0"),
         ({"lr": -1e-5}, "optim.lr is -1e-05"),
         ({"lr": float("nan")}, "optim.lr is nan"),

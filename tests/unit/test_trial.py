@@ -165,6 +165,30 @@ class Sampling(Good):
         return LossOutput(-(ratio * batch.mask).sum() / batch.mask.sum(), batch.count("tokens"), {})
 
 
+class Needs(Sampling):
+    """Every answer has a score, it believes."""
+
+    def collect(self, rows, ctx):
+        rows = ctx.score(ctx.generate(rows, n=2))
+        return [row.with_responses([r for r in row.responses if r.score + 1 > 0]) for row in rows]
+
+
+class Divides(Sampling):
+    """None counts as 0, and a prompt whose answers all score 0 divides by it."""
+
+    def collect(self, rows, ctx):
+        rows = ctx.score(ctx.generate(rows, n=2))
+        total = [sum(r.score or 0 for r in row.responses) or float("nan") for row in rows]
+        return [
+            row.with_responses([r.with_field("weight", [(r.score or 0) / t] * len(r.tokens)) for r in row.responses])
+            for row, t in zip(rows, total, strict=True)
+        ]
+
+    def loss(self, models, batch):
+        out = super().loss(models, batch)
+        return dataclasses.replace(out, loss=out.loss * batch["weight"].mean())
+
+
 class ColdReference(Sampling):
     def collect(self, rows, ctx):
         return ctx.token_logps("reference", ctx.generate(rows), "ref_logps")
@@ -270,6 +294,8 @@ BREAKS = [
     (Costly, "collect asks", "scored more than once"),
     (Unasked, "collect asks", "reward_use is 'measured'"),
     (Inventive, "collect makes nothing", "made 6 rows from none"),
+    (Needs, "collect and loss get by", "gives no score .*TypeError: unsupported operand"),
+    (Divides, "collect and loss get by", "gives no score .* the loss is nan"),
     (Drawing, "collect leaves", "changed the global random numbers"),
     (Forgetful, "collect leaves", "or the gradient mode"),
     (Moody, "collect logs", "other names"),

@@ -378,3 +378,16 @@ def test_an_answer_behind_the_last_position_is_refused_or_warned_of(caplog):
         for _ in range(2):
             assert len(draw(rotating, [[5] * 10], max_new_tokens=4, min_new_tokens=4)[0].tokens) == 4
     assert sum("data.max_prompt_length=8" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_device_without_double_precision_picks_the_same(monkeypatch):
+    """Apple's GPUs: no double may be made there; picks differ at most where two tokens meet."""
+    torch.manual_seed(3)
+    logits, uniforms = torch.randn(300, 1000), torch.rand(300)
+    tokens, logps = pick(logits, uniforms, Generation())
+    assert pick_module.widest("mps") is torch.float32
+    monkeypatch.setattr(pick_module, "widest", lambda device: torch.float32)
+    monkeypatch.setattr(torch.Tensor, "double", lambda self: pytest.fail("a double"))
+    again, logps_again = pick(logits, uniforms, Generation())
+    assert float((tokens == again).float().mean()) > 0.99
+    assert torch.allclose(logps[tokens == again], logps_again[tokens == again], atol=1e-5)

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.baselines import baselines, score_table
 from core.build import Run
+from core.errors import ModelError
 from core.export import export, export_role, export_scorer
 from core.modelcard import CardFacts
 from core.objective import Role
@@ -31,9 +32,8 @@ def finish(run: Run) -> dict[str, Any]:
     if said:
         log.info(said)
     before, after = run.folder.first_and_last_validation()
-    made: dict[str, Path] = {
-        role: _export(run, role, card_facts(run, role, before, after)) for role in sorted(run.objective.trains)
-    }
+    exported = {role: _export(run, role, card_facts(run, role, before, after)) for role in sorted(run.objective.trains)}
+    made: dict[str, Path] = {role: path for role, path in exported.items() if path is not None}
     # After the export: another reward that fails beside it (a judge that does not answer) must not cost the model.
     told = judge(run, "reward") if "reward" in run.objective.trains else []
     run.console.table(told)
@@ -64,10 +64,15 @@ def judge(run: Run, role: Role) -> list[str]:
     return [*preference_lines(report), *group_lines(report)]
 
 
-def _export(run: Run, role: Role, facts: CardFacts) -> Path:
+def _export(run: Run, role: Role, facts: CardFacts) -> Path | None:
+    """The folder of a trained role; None of a shared value head where transformers has no class to hold it."""
     model: Any = run.models.roles[role]
     if isinstance(model, SharedHead):
-        model = as_scorer(model, run.models.of("policy"), run.spec.dtype)
+        try:
+            model = as_scorer(model, run.models.of("policy"), run.spec.dtype)
+        except ModelError as error:
+            log.warning("The value head stays in the checkpoints and is not exported: %s", error)
+            return None
 
     def write(folder: Path) -> None:
         if is_scorer(model):

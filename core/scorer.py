@@ -205,7 +205,7 @@ def with_new_head(causal: Any, dtype: str, heads: Sequence[str]) -> Any:
 def _no_classifier(causal: Any, why: str) -> ModelError:
     return ModelError(
         f"{type(causal).__name__} cannot become a reward model: {why}.",
-        "Use another architecture (Llama, Qwen, Mistral, Gemma, GPT-2, ...).",
+        "Use another architecture (Llama, Qwen, Mistral, Gemma, GPT-2, ...); for values, model.value=shared does without.",
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from core import registry
+from core import finish, registry
 from core.batch import build_batch
 from core.build import Prepared, build_models
 from core.errors import ModelError
@@ -22,6 +22,7 @@ from core.models import Models
 from core.scorer import RewardFacts, with_new_head
 from core.settings import Generation, ModelSpec
 from core.value import SharedHead, as_scorer, value_network
+from tests.architectures import architecture
 from tests.support import random_rows, tiny_model, tiny_tokenizer
 
 ROWS = random_rows(5, 2, 3)
@@ -271,6 +272,21 @@ def test_the_trunk_of_an_exported_shared_head_has_the_adapter_in_it() -> None:
     assert any("lora" in name for name, _ in policy.named_parameters())
     bare = as_scorer(network, tiny_model(), "float32")
     assert values_of(models_with(bare, tiny_model(seed=8)))[0] != pytest.approx(before[0], abs=1e-3)
+
+
+def test_a_head_that_no_class_can_hold_does_not_fail_the_run_at_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Transformers has no classifier of Cohere's: a network of its own is refused at the start, a shared head trains."""
+    policy = architecture("cohere")
+    with pytest.raises(ModelError, match=r"(?s)no \.\.\.ForSequenceClassification.*model\.value=shared"):
+        value_network(spec(), policy)
+    models = models_with(value_network(spec(value="shared"), policy), policy, "padded")
+    run: Any = SimpleNamespace(models=models, spec=spec(value="shared"), folder=SimpleNamespace(path=tmp_path))
+    facts: Any = None
+    assert finish._export(run, "value", facts) is None
+    assert "The value head stays in the checkpoints and is not exported: CohereForCausalLM" in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_making_a_scorer_of_a_shared_head_leaves_the_policy_whole() -> None:

@@ -23,13 +23,12 @@ from core.policies.places import Place, places, unlike_its_run
 from core.policies.prompts import Prompts, read_prompts
 from core.policies.report import Draws, policy_report
 from core.policies.verdict import verdict
-from core.report import build_report
 from core.report.compared import FILE, SAMPLES
 from core.reward import compares
 from core.rows import Row
 from core.runfolder import RunFolder
 from core.runs import near
-from core.score_data import COUNTED, score, warn_of_statistics
+from core.score_data import COUNTED, reported, score, warn_of_statistics
 from core.settings import Evaluate, Generation, ModelSpec
 
 log = logging.getLogger("accordant")
@@ -41,18 +40,8 @@ def evaluate_policies(config: Mapping[str, Any], folder: RunFolder) -> dict[str,
     Raises:
         UserError: of any kind, with what to do.
     """
-    console = Console(folder)
-    try:
-        report = _evaluate(config, folder, console)
-        folder.finish("finished")
-        return report
-    except BaseException as error:
-        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-        folder.finish("stopped" if stopped else "failed", f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        console.stop_live()
-        build_report(folder.path)
+    with reported(folder) as console:
+        return _evaluate(config, folder, console)
 
 
 def _evaluate(config: Mapping[str, Any], folder: RunFolder, console: Console) -> dict[str, Any]:

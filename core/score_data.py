@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,17 @@ def score_data(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: of any kind, with what to do.
     """
+    with reported(folder) as console:
+        return _score_data(config, folder, console)
+
+
+@contextmanager
+def reported(folder: RunFolder) -> Iterator[Console]:
+    """A console to speak through. Whatever happens within, the folder says how it ended, and has its page."""
     console = Console(folder)
     try:
-        summary = _score_data(config, folder, console)
+        yield console
         folder.finish("finished")
-        return summary
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         folder.finish("stopped" if stopped else "failed", f"{type(error).__name__}: {error}")

@@ -54,8 +54,9 @@ class _Row:
 class ContinuousBatch:
     """The rows being decoded. Row i lives in place i of the store, and so does each prompt; there are no holes.
 
-    Memory: keys and values of one layer are heads x head size x 2 numbers for each token, of the prompts at hand (up to
-    twice as many as fill the batch) and of `batch_rows` responses as long as the longest one so far.
+    Memory: keys and values of one layer are heads x head size x 2 numbers for each token, of places for prompts (up to
+    twice as many as fill the batch, `batch_rows` at most), each as long as the longest prompt of all jobs, and of
+    `batch_rows` responses as long as the longest one so far.
     """
 
     def __init__(self, model: Any, jobs: Sequence[Job], settings: Generation, stops: Stops, results: Results) -> None:

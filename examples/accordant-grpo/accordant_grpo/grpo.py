@@ -14,7 +14,7 @@ Source: Shao et al. 2024, "DeepSeekMath", equations 3 and 4 (outcome supervision
     unbiased_kl    beta rho_t k_t, whose gradient is that of the KL itself                 DeepSeek-AI 2025 (V3.2)
     scale_rewards  group    std of the group, as above;  batch: of the whole collection;  none: 1 (Liu et al. 2025)
 Differs from the paper: 1e-4 beside the std, as TRL has it, so that a group of equal scores has advantage 0; an answer that
-the reward could not score has advantage 0 and is in no mean.
+the reward could not score has advantage 0, and is in no mean(r) and no std(r).
 """
 
 from __future__ import annotations

@@ -285,6 +285,14 @@ def test_the_sampler_is_held_against_the_scorer():
     assert context.sampler_gap(wrong) == pytest.approx(0.25, abs=1e-4)
     context.check_sampler(wrong)
     assert "differ from the scorer's by up to 0.25 nats a token" in notes[0]
+    shifted[-1] += 0.25 - 0.03  # in fp32 that is as wrong; in bf16 it is rounding
+    near = [made[0], made[1].with_responses([first.with_field("old_logps", shifted)]), made[2]]
+    context.check_sampler(near)
+    assert len(notes) == 2
+    context.models.autocast_dtype = torch.bfloat16
+    context.sampler_gap = lambda rows: 0.03
+    context.check_sampler(near)
+    assert len(notes) == 2
     hot = make_context(note=notes.append, generation=Generation(max_new_tokens=6, temperature=2.0))
     answers = hot.generate(random_rows(3, 1), n=2)
     hot.temperature = 1.0

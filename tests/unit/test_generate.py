@@ -153,6 +153,13 @@ def test_top_p_by_hand():
     assert _possible(Generation(top_p=1.0), logits) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=1e-3)
 
 
+def test_a_set_that_just_reaches_top_p_is_whole():
+    """Two tokens of 1/2 each: the first alone reaches 1/2."""
+    logits = torch.tensor([0.0, 0.0, float("-inf"), float("-inf")]).repeat(200, 1)
+    tokens, _ = pick(logits, torch.linspace(0, 0.99, 200), Generation(top_p=0.5))
+    assert len(set(tokens.tolist())) == 1
+
+
 def test_top_p_acts_within_top_k():
     """Of 0.5, 0.3, 0.15 (top_k = 3) the first has 0.526 of the mass, the first two 0.842."""
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()

@@ -313,3 +313,10 @@ def test_the_card_says_whether_the_folder_holds_an_adapter(tmp_path: Path, value
         models=SimpleNamespace(roles={"value": value_network(asked, tiny_model())}),
     )
     assert card_facts(run, "value", {}, {}).adapter is adapter
+
+
+def test_a_value_has_no_unit_of_a_preference() -> None:
+    """Sigmoid of a difference of two values is no probability: the reward learned must not take it for one."""
+    run: Any = SimpleNamespace(models=SimpleNamespace(scaled=set()))
+    assert finish.unit_of(run, "value") == ""
+    assert finish.unit_of(run, "reward") == "log-odds"

@@ -31,7 +31,7 @@ from core.objective import Collects, LossOutput, MeanOver, Objective, Reads, Rew
 from core.paths import cache_folder
 from core.processes import from_all_processes, global_moments
 from core.redact import Redactor, looks_secret
-from core.reward import Compared, RewardSource, Sample, Scored, checked_scores, samples_of
+from core.reward import Compared, RewardSource, Sample, Scored, better, checked_scores, samples_of
 from core.rows import Message, Response, Row
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ __all__ = [
     "TrainingError",
     "UserError",
     "best_of",
+    "better",
     "build_batch",
     "build_reward",
     "cache_folder",

@@ -20,7 +20,7 @@ from core.loading import base_model
 from core.sampling.batching import ContinuousBatch
 from core.sampling.hf_generate import sample_padded
 from core.sampling.jobs import Job as Job
-from core.sampling.jobs import Results
+from core.sampling.jobs import Results, by_length, prompts_of
 from core.sampling.jobs import Sampled as Sampled
 from core.sampling.probe import why_not
 from core.sampling.stops import Stops
@@ -67,7 +67,9 @@ def sample(
             _say_once(name, logging.INFO, f"Sampling: by transformers' generate, which is slower ({name}: {reason}).")
             sample_padded(model, jobs, settings, stops, results)
         elif jobs:
-            ContinuousBatch(model, jobs, settings, stops, results).run()
+            at_once = min(settings.batch_rows, len(jobs))
+            for prompts in by_length(prompts_of(jobs, at_once), at_once):
+                ContinuousBatch(model, jobs, prompts, settings, stops, results).run()
     finally:
         model.train(was_training)
     return results.in_order()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.loading import base_model
 from core.sampling.decode import KeyValues, Prefill, Step, decoding, logits_of
-from core.sampling.jobs import Job, Prompt, Results, Sampled, prompts_of, uniforms_of
+from core.sampling.jobs import Job, Prompt, Results, Sampled, uniforms_of
 from core.sampling.linears import direct_linears
 from core.sampling.pick import pick
 from core.sampling.stops import Stops
@@ -59,12 +59,19 @@ class ContinuousBatch:
     `batch_rows` responses as long as the longest one so far.
     """
 
-    def __init__(self, model: Any, jobs: Sequence[Job], settings: Generation, stops: Stops, results: Results) -> None:
+    def __init__(
+        self,
+        model: Any,
+        jobs: Sequence[Job],
+        prompts: Sequence[Prompt],
+        settings: Generation,
+        stops: Stops,
+        results: Results,
+    ) -> None:
         self._causal, self._jobs, self._settings = base_model(model), jobs, settings
         self._stops, self._results = stops, results
         self._device = next(model.parameters()).device
-        self._slots = min(settings.batch_rows, len(jobs))
-        prompts = prompts_of(jobs, self._slots)
+        self._slots = min(settings.batch_rows, sum(len(p.jobs) for p in prompts))
         self._pending = deque(prompts)
         usual = Counter(len(p.jobs) for p in prompts).most_common(1)[0][0]
         self._places = min(len(prompts), self._slots, _SPARE * math.ceil(self._slots / usual))

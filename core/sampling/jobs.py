@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ROOM = 1 << 16
+"""Tokens of prompts whose keys and values may have room at once before a batch is cut by length."""
+
 _POLL = 8
 """Forward calls of the model between two calls of `progress`."""
 
@@ -54,6 +57,21 @@ def prompts_of(jobs: Sequence[Job], most: int) -> list[Prompt]:
         for tokens in longest_first
         for start in range(0, len(members[tokens]), most)
     ]
+
+
+def by_length(prompts: Sequence[Prompt], at_once: int) -> list[list[Prompt]]:
+    """Prompts (longest first) in parts of similar length, to be sampled one after the other.
+
+    The keys and values of `at_once` prompts have room for the longest of their part. Where that is much, a few long
+    prompts should not make it so for all others: a part ends at a prompt of less than a quarter of its first one's length.
+    """
+    parts: list[list[Prompt]] = [[]]
+    for prompt in prompts:
+        longest = len(parts[-1][0].tokens) if parts[-1] else 0
+        if longest * at_once > _ROOM and 4 * len(prompt.tokens) < longest:
+            parts.append([])
+        parts[-1].append(prompt)
+    return parts
 
 
 def uniforms_of(jobs: Sequence[Job], length: int) -> Tensor:

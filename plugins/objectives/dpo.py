@@ -28,6 +28,7 @@ from core.api import (
     Reads,
     RewardUse,
     Row,
+    better,
     check_option,
     log_scores,
     ranked,
@@ -150,7 +151,7 @@ def best_against_worst(rows: Sequence[Row], ctx: CollectContext) -> list[Row]:
         if len(scored) < 2:
             continue
         (high, best), (low, worst) = scored[0], scored[-1]
-        if high > low and best.tokens != worst.tokens:
+        if better(high, low) == 1 and best.tokens != worst.tokens:
             made.append(row.with_responses([best, worst], margins=(high - low,)))
     if rows:
         ctx.log({"pairs/share": len(made) / len(rows)}, len(rows))

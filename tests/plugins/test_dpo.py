@@ -385,3 +385,11 @@ def test_the_comparison_would_see_a_mistake(wrong, monkeypatch):
         monkeypatch.setattr(F, "dpo_logits", broken)
     with pytest.raises(AssertionError):
         assert_equals(parity.our_dpo("sigmoid", "shared"), **GOLDEN["dpo"]["sigmoid"])
+
+
+def test_a_difference_of_rounding_is_no_preference():
+    """A learned reward gives one answer slightly different scores in different company."""
+    answered = [ROWS[0].with_responses([Response([5], [True], score=1.0), Response([6], [True], score=1.0 + 1e-7)])]
+    context = Context()
+    assert best_against_worst(answered, context) == []
+    assert "1 of 1 prompts gave no pair" in context.notes[0]

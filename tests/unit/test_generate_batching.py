@@ -13,7 +13,7 @@ from core.generate import Job, sample, sample_seed
 from core.loading import apply_lora
 from core.sampling import batching, decode, probe
 from core.sampling.batching import ContinuousBatch
-from core.sampling.jobs import prompts_of
+from core.sampling.jobs import by_length, prompts_of
 from core.sampling.probe import why_not
 from core.settings import Generation
 from tests.architectures import SETTINGS, architecture
@@ -323,3 +323,19 @@ def test_rows_of_different_age_may_end_from_the_same_token_on():
     assert min(len(s.tokens) for s in together) == 3
     alone = [draw(model, [job], min_new_tokens=3, max_new_tokens=8, temperature=3.0)[0] for job in jobs]
     assert [s.tokens for s in together] == [s.tokens for s in alone]
+
+
+def test_a_few_long_prompts_do_not_make_room_for_themselves_in_every_place():
+    lengths = [2000, 600, 480, 30, 25]
+    prompts = prompts_of([Job([5] * n, n) for n in lengths], 256)
+    assert [[len(p.tokens) for p in part] for part in by_length(prompts, 256)] == [[2000, 600], [480], [30, 25]]
+    assert [len(part) for part in by_length(prompts, 8)] == [5], "where room for all is little, they go together"
+
+
+def test_parts_by_length_change_no_token(monkeypatch):
+    monkeypatch.setattr("core.sampling.jobs._ROOM", 0)
+    jobs = [Job(list(range(3, 3 + n)), n) for n in (1, 25, 2, 30, 6)]
+    model, settings = architecture("llama"), Generation(max_new_tokens=8)
+    parted = generate.sample(model, tiny_tokenizer(), jobs, settings)
+    monkeypatch.undo()
+    assert [s.tokens for s in parted] == [s.tokens for s in generate.sample(model, tiny_tokenizer(), jobs, settings)]

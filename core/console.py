@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 import rich.console
 import rich.progress
+import rich.table
+import rich.text
 
 from core.report.changes import changes, show
 from core.report.facts import duration
@@ -121,13 +123,7 @@ class Console:
     def start_live(self) -> rich.progress.Progress:
         """The live line; begun if need be."""
         if self._progress is None:
-            columns = (
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(24),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[metrics]}"),
-                rich.progress.TimeRemainingColumn(compact=True),
-            )
+            columns = _columns(bar=24 if self.rich.width >= 120 else 10)
             self._progress = rich.progress.Progress(*columns, console=self.rich, transient=True, refresh_per_second=4)
             self._progress.start()
         return self._progress
@@ -168,6 +164,7 @@ class Console:
             was = show(change.before) if change.before is not None else ""
             arrow = "->" if was else "  "
             word = f"({change.arrow})" if change.arrow in ("up", "down") else ""
+            word = "(about 0: an estimate from samples)" if change.about_zero else word
             line = f"  {change.label:{label}}  {was:>8} {arrow} {show(change.after):>8} {change.unit:6} {word}"
             self.say(line.rstrip(), style={"good": "green", "bad": "red"}.get(change.verdict))
         self.say()
@@ -194,6 +191,25 @@ def quiet_lightning() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for pattern in _WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
+
+
+def _columns(bar: int) -> tuple[rich.progress.ProgressColumn, ...]:
+    """Of the live line: what it is at, the bar, counts, metrics, the time left. In a narrow terminal metrics give way."""
+    whole = rich.table.Column(no_wrap=True)
+    return (
+        rich.progress.TextColumn("{task.description}", table_column=whole.copy()),
+        rich.progress.BarColumn(None, table_column=rich.table.Column(max_width=bar)),
+        rich.progress.MofNCompleteColumn(table_column=whole.copy()),
+        _Metrics(),
+        rich.progress.TimeRemainingColumn(compact=True, table_column=whole.copy()),
+    )
+
+
+class _Metrics(rich.progress.ProgressColumn):
+    """On one line, cut where there is no room: its column may shrink, as those of a TextColumn may not."""
+
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        return rich.text.Text(task.fields["metrics"], no_wrap=True, overflow="ellipsis")
 
 
 class _NoNoise(logging.Filter):

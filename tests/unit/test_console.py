@@ -8,10 +8,12 @@ import warnings
 
 import lightning as L
 import pytest
+import rich.console
+import rich.progress
 import torch
 from torch.utils.data import DataLoader
 
-from core.console import Console
+from core.console import Console, _columns
 from core.log import JsonlLogger
 from core.progress import progress_text
 from core.runfolder import RunFolder
@@ -138,6 +140,23 @@ def test_the_summary_says_what_changed_and_where_things_are(tmp_path, monkeypatc
     assert f"report {os.path.join('runs', 'a', 'report.html')}" in text
     assert f"model {os.path.join('runs', 'a', 'policy')}" in text
     logging.getLogger("accordant").handlers.clear()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_live_line_keeps_bar_counts_and_time_where_metrics_have_no_room(width):
+    rich_console = rich.console.Console(file=io.StringIO(), width=width, color_system=None)
+    progress = rich.progress.Progress(*_columns(10), console=rich_console)
+    metrics = "loss −0.153  reward −0.616  kl −3.47e−6  length 16.7  tokens/s 14,452"
+    progress.add_task("training", total=1600, completed=800, metrics=metrics)
+    progress.add_task("reference log-probs", total=512, completed=300, metrics="")
+    rich_console.print(progress.get_renderable())
+    first, second = rich_console.file.getvalue().splitlines()
+    assert "800/1600 loss −0.153" in first
+    assert "━━━━━" in first
+    assert first.rstrip().endswith("--:--")
+    assert second.startswith("reference log-probs ━━━━━")
+    assert "300/512" in second
+    assert (metrics in first) == (width == 200)
 
 
 def test_the_metrics_that_matter():

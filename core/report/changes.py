@@ -43,10 +43,17 @@ class Change:
         return None if self.before is None else self.after - self.before
 
     @property
+    def about_zero(self) -> bool:
+        """Of a KL: its estimate from samples is below 0, which no KL is."""
+        return self.key in _KL and self.after < 0
+
+    @property
     def arrow(self) -> str:
         """up, down, same, or "" without a before."""
         if self.difference is None:
             return ""
+        if self.about_zero and abs(self.before or 0.0) < 1e-3:
+            return "same"
         if abs(self.difference) <= 5e-4 * max(abs(self.after), abs(self.before or 0.0), 1e-9):
             return "same"
         return "up" if self.difference > 0 else "down"
@@ -117,6 +124,8 @@ def show(value: float | None, digits: int = 3) -> str:
 
 def _clause(change: Change) -> str:
     after, unit = show(change.after), f" {change.unit}" if change.unit else ""
+    if change.about_zero:
+        return f"{change.label} about 0{unit}"
     if change.before is None or (change.unit == "nats" and change.before == 0.0):
         return f"{change.label} {after}{unit}"
     if change.key == LENGTH:

@@ -58,7 +58,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         if policies
         else _headline(found, title, preferences, trained=bool(config.get("objective"))),
         # Of policies the section's own table says it, beside the others.
-        "changes": [] if policies else [{**asdict(c), "arrow": c.arrow, "verdict": c.verdict} for c in found],
+        "changes": [] if policies else [_change(c) for c in found],
         "overoptimisation": read_overoptimisation(series, run, prompts_of(folder)),
         "preferences": preferences,
         "policies": policies,
@@ -295,3 +295,7 @@ def _when(moment: Any) -> str:
         return datetime.fromisoformat(str(moment)).strftime("%Y-%m-%d %H:%M %Z")
     except ValueError:
         return ""
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {**asdict(change), "arrow": change.arrow, "verdict": change.verdict, "about_zero": change.about_zero}

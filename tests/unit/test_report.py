@@ -289,6 +289,10 @@ def test_headlines():
     )
     text = headline(changes(before, after), "DPO")
     assert text == "DPO: answers shrank from 10 to 5 tokens, KL from the reference 2 nats."
+    # No KL is below 0, but its estimate from samples may be; that is not a fall.
+    (kl,) = changes({"objective/kl": 0.0}, {"objective/kl": -0.023})
+    assert (kl.arrow, kl.about_zero) == ("same", True)
+    assert headline([kl], "DPO") == "DPO: KL from the reference about 0 nats."
     assert headline(changes({"loss": 2.0}, {"loss": 2.0}), "SFT") == "SFT: validation loss stayed at 2."
     assert headline(changes({}, {"loss": 1.5}), "SFT") == "SFT: validation loss 1.5."
     trained = changes({"accuracy": 0.5, "loss": 0.7}, {"accuracy": 0.75, "loss": 0.5})

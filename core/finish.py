@@ -115,11 +115,14 @@ def card_facts(run: Run, role: str, before: Mapping[str, float], after: Mapping[
     made_here = run.spec.name == "pocket" and run.start not in (run.spec.policy, run.spec.reward)
     shared = isinstance(run.models.roles[role], SharedHead)  # exported with the trunk, adapter and all
     merged = shared or (run.spec.merge_lora if run.spec.merge_lora is not None else scorer)
+    start = "the pocket model" if made_here else run.start
+    if role == "value" and not shared:
+        start = run.spec.value or start
     return CardFacts(
         name=run.folder.path.name,
         objective=str(run.config["objective"]["name"]),
         reward="" if run.reward is None else run.reward.name,
-        base_model="the pocket model" if made_here else run.start,
+        base_model=start,
         data=f"{data['name']} {data.get('path') or ''}".strip(),
         before=before,
         after=after,
@@ -127,4 +130,5 @@ def card_facts(run: Run, role: str, before: Mapping[str, float], after: Mapping[
         model_class="AutoModelForSequenceClassification" if scorer else "AutoModelForCausalLM",
         adapter=run.spec.lora is not None and not merged,
         heads=heads_of(run.models.roles[role]),
+        value=role == "value",
     )

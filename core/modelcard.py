@@ -13,6 +13,8 @@ from core.redact import Redactor
 from core.report.changes import changes, show
 from core.text import visible
 
+_KINDS = {"language": "language model", "reward": "reward model", "value": "value network"}
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -31,6 +33,7 @@ class CardFacts:
         model_class: the class of transformers that loads it.
         adapter: True where the folder holds a LoRA adapter and not the whole model.
         heads: of a reward model with a head for each group: the groups.
+        value: True of a value network, which has the layout of a reward model and another use.
     """
 
     name: str
@@ -45,6 +48,7 @@ class CardFacts:
     model_class: str = "AutoModelForCausalLM"
     adapter: bool = False
     heads: Sequence[str] = ()
+    value: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
@@ -56,7 +60,7 @@ def model_card(facts: CardFacts) -> str:
     data = f" Data: {_md(facts.data)}." if facts.data else ""
     sections = [
         _front_matter(facts, reward),
-        f"# {_md(facts.name)}\n\nA {_kind(facts)} model trained {trained} by Accordant {__version__}.{base}{data}",
+        f"# {_md(facts.name)}\n\nA {_KINDS[_kind(facts)]} trained {trained} by Accordant {__version__}.{base}{data}",
         _changed(facts),
         _settings(facts.settings),
         _loading(facts),
@@ -66,7 +70,9 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _kind(facts: CardFacts) -> str:
-    return "language" if facts.model_class == "AutoModelForCausalLM" else "reward"
+    if facts.model_class == "AutoModelForCausalLM":
+        return "language"
+    return "value" if facts.value else "reward"
 
 
 def _front_matter(facts: CardFacts, reward: str) -> str:
@@ -74,7 +80,8 @@ def _front_matter(facts: CardFacts, reward: str) -> str:
         "library_name": "peft" if facts.adapter else "transformers",
         "tags": ["accordant", "alignment", facts.objective, *([f"reward-{reward}"] if reward else [])],
     }
-    head["pipeline_tag"] = "text-generation" if _kind(facts) == "language" else "text-classification"
+    if _kind(facts) != "value":  # no task of the hub is a value network's
+        head["pipeline_tag"] = "text-generation" if _kind(facts) == "language" else "text-classification"
     if _is_hub_id(facts.base_model):
         head["base_model"] = facts.base_model
     if facts.licence:
@@ -112,11 +119,18 @@ def _loading(facts: CardFacts) -> str:
             f"\n\nThe score is the model's {_logit(facts)}, read at the last token of prompt and response, plus the "
             "constant `bias` of `reward.json` (which changes no comparison). In Accordant: `reward=learned reward.path=...`."
         )
+    if _kind(facts) == "value":
+        note += (
+            "\n\nIts head gives a number at each token of an answer, plus the constant `bias` of `reward.json`: what the "
+            "answer so far can still expect, of score and KL penalty together. It belongs to the policy beside it, and "
+            "says nothing of how good an answer is. The class above reads the last token alone. In Accordant: "
+            "`model.value=...`, to train on with."
+        )
     return "## How to load it\n\n```python\n" + "\n".join(lines) + "\n```" + note
 
 
 def _labels(facts: CardFacts) -> str:
-    return f", num_labels={max(1, len(facts.heads))}" if facts.adapter and _kind(facts) == "reward" else ""
+    return f", num_labels={max(1, len(facts.heads))}" if facts.adapter and _kind(facts) != "language" else ""
 
 
 def _logit(facts: CardFacts) -> str:

@@ -62,3 +62,11 @@ def test_a_reward_model_with_a_head_for_each_group():
     card = model_card(CardFacts(**facts, heads=("old", "new"), adapter=True))
     assert "the model's logit for the group whose judgement is asked (old, new), read" in card
     assert 'AutoPeftModelForSequenceClassification.from_pretrained("path/to/this/folder", num_labels=2)' in card
+
+
+def test_a_value_network_is_no_reward_model():
+    card = model_card(CardFacts("a", "ppo", reward="gold", model_class="AutoModelForSequenceClassification", value=True))
+    assert "A value network trained with the objective **ppo**" in card
+    assert "`model.value=...`" in card
+    assert "reward=learned" not in card
+    assert "pipeline_tag" not in yaml.safe_load(card.split("---")[1])

@@ -53,11 +53,12 @@ class SplitReport:
 
     def lines(self) -> list[str]:
         """One line with what is there, one with what was left out, one with what was changed; bad rows by place."""
-        what = f"{self.rows:,} {self.kind} ({self.prompts:,} prompts) of {self.read:,} rows read, format {self.format}"
+        bare = self.kind == "prompts"
+        distinct = "" if bare and self.prompts == self.rows else f" ({self.prompts:,} prompts)"
+        what = f"{self.rows:,} {self.kind}{distinct} of {self.read:,} rows read, format {self.format}"
         median, most, longest = self.tokens
-        sizes = (
-            f"; tokens a row: median {median}, 95 % {most}, longest {longest}; {self.trained:,} trained" if longest else ""
-        )
+        sizes = f"; tokens a row: median {median}, 95 % {most}, longest {longest}" if longest else ""
+        sizes += f"; {self.trained:,} trained" if longest and not bare else ""
         out = [f"Data, {self.name}: {what}, from {self.source}{sizes}."]
         for verb, counts in (("left out", self.dropped), ("changed or noted", self.changed)):
             if counts:

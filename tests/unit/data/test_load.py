@@ -3,6 +3,7 @@ from made_tokenizers import CHATML, config, tokenizer, trained, write
 
 from core.data.config import DataConfig
 from core.data.load import check_data, load_data
+from core.data.report import SplitReport
 from core.errors import ConfigError, DataError
 
 RANKING = {"prompt": "Name a colour.", "responses": ["Blue.", "Four.", "No."], "scores": [3.0, 1.0, 0.5]}
@@ -169,3 +170,12 @@ def test_hub_trouble_is_a_data_error(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError, match=r"org/name: cannot be loaded from the hub \(no route\)"):
         check_data(DataConfig(name="hub", path="org/name"))
+
+
+def test_the_line_of_bare_prompts_counts_them_once_and_trains_none_of_their_tokens():
+    report = SplitReport("train", kind="prompts", format="prompt", source="f", read=3, rows=2, prompts=2, tokens=(4, 5, 6))
+    line = "Data, train: 2 prompts of 3 rows read, format prompt, from f; tokens a row: median 4, 95 % 5, longest 6."
+    assert report.lines() == [line]
+    report.kind = "pairs"
+    assert "2 pairs (2 prompts) of 3 rows" in report.lines()[0]
+    assert report.lines()[0].endswith("longest 6; 0 trained.")

@@ -249,7 +249,8 @@ def as_user_error(error: Exception, overrides: Sequence[str] = (), primary: str 
     match = _UNKNOWN_KEY.search(text)
     close = nearest(match[1], _known_keys(match[1], overrides, primary)) if match else ""
     command = f"python -m {PRIMARY[primary]}"
-    return ConfigError(f"{text}{close}", f"{command} --cfg job shows every key; --help lists the groups.")
+    stop = "." if close and not text.endswith(".") else ""
+    return ConfigError(f"{text}{stop}{close}", f"{command} --cfg job shows every key; --help lists the groups.")
 
 
 def _without_advice(text: str) -> str:

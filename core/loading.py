@@ -45,7 +45,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
 def from_pretrained(factory: Any, path: str, **options: Any) -> Any:
     """`factory.from_pretrained`, where a folder is never looked for on the hub, and errors say what to do."""
     local = is_local(path)
-    if not local and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+    if not local and (path.startswith((".", "/", "~")) or path.count("/") > 1 or _among_runs(Path(path))):
         raise ModelError(f"{path}: no such folder.", "Give a folder that exists, or a hub id such as org/name.")
     path = os.path.expanduser(path)
     _refuse_run_folder(Path(path))
@@ -58,6 +58,11 @@ def from_pretrained(factory: Any, path: str, **options: Any) -> Any:
             "Check what is in it." if local else "If a folder is meant, there is none; else check id, revision and network."
         )
         raise ModelError(f"{path}: this {where} cannot be loaded: {error}", hint) from error
+
+
+def _among_runs(path: Path) -> bool:
+    """`runs/dppo` where `runs` holds runs: a slip, and no owner on the hub, which would be asked for most of a minute."""
+    return path.parent != Path() and any(path.parent.glob("*/run.json"))
 
 
 def _refuse_run_folder(folder: Path) -> None:

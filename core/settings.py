@@ -48,6 +48,8 @@ class ModelSpec:
     merge_lora: bool | None = None
 
     def __post_init__(self) -> None:
+        for key in ("policy", "reward", "value", "reference", "tokenizer", "revision"):
+            _text_or_null(f"model.{key}", getattr(self, key))
         _one_of("model.name", self.name, ("hf", "pocket"))
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         _one_of("model.layout", self.layout, ("auto", "shared", "packed", "padded"))
@@ -220,3 +222,11 @@ def _are_rates(value: Any) -> bool:
 def _one_of(key: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
         raise ConfigError(f"{key} is {value}; expected {', '.join(known[:-1])} or {known[-1]}.{nearest(str(value), known)}")
+
+
+def _text_or_null(key: str, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(
+            f"{key} is {value!r}; expected a text, or null.",
+            f"A text that looks like something else needs quotes: {key}=\"'{value}'\".",
+        )

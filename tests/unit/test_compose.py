@@ -135,7 +135,7 @@ def test_a_target_is_refused(broken):
     ("override", "words"),
     [
         ("+objective.smoothing=0.1", ("objective.smoothing", 'Did you mean "label_smoothing"')),
-        ("objective.betta=1", ("objective.betta", "--cfg job")),
+        ("objective.betta=1", ("objective.betta", "is not in struct. Did you mean", "--cfg job")),
         ("+modle.policy=x", ("modle is not a key", 'Did you mean "model"')),
         ("+model.polcy=x", ("model.polcy", 'Did you mean "policy"')),
         ("+trainer.callbacks=[]", ("trainer.callbacks is []",)),
@@ -200,6 +200,8 @@ def test_ties_are_only_kept_for_who_learns_from_them():
         ("model=hf", "model.policy is not set"),
         ("model.lora=16", "model.lora is 16"),
         ("model.lora={r:4,lora_dropout:0.1}", "model.lora.lora_dropout is 0.1"),
+        ("model.policy=true", "model.policy is True; expected a text, or null."),
+        ("model.revision=1234567", "model.revision is 1234567; expected a text, or null."),
         ("data.tastes={kind:1.0}", 'data.tastes "kind" is unknown'),
         ("data.tastes=5", "data.tastes is 5"),
         ("data.noise=much", "data.noise is 'much'"),

@@ -85,6 +85,14 @@ def test_a_missing_folder_is_named_and_not_looked_up(path):
         load_causal_lm(path)
 
 
+def test_a_folder_beside_runs_is_not_looked_up_either(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"runs/dmo: no such folder"):
+        load_causal_lm("runs/dmo")
+
+
 def test_a_folder_without_a_model_is_an_error_of_the_user(tmp_path):
     with pytest.raises(ModelError, match="this folder cannot be loaded"):
         load_causal_lm(str(tmp_path))

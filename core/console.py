@@ -39,6 +39,7 @@ _WARNINGS = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*Total length of `.*Loader` across ranks is zero.*",  # a run resumed at its last step
     r".*`is_gradient_checkpointing` is deprecated.*",  # peft asks transformers by the old name
+    r".*Could not find a config file in .* will assume that the vocabulary was not modified.*",  # it never is
     r".*recommended to use `self.log.*sync_dist=True.*",  # every process validates all rows
 )
 _PLAIN_EVERY = 10.0  # seconds between plain lines of one collection

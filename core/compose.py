@@ -260,7 +260,9 @@ def _without_advice(text: str) -> str:
 
 def _known_keys(unknown: str, overrides: Sequence[str], primary: str) -> list[str]:
     """Every key, dotted, of the config without the override that failed; none where that fails as well."""
-    kept = [o for o in overrides if not o.startswith(("-", f"{unknown}=", f"{unknown.partition('.')[0]}.")) and "," not in o]
+    out = ("-", f"{unknown}=", f"{unknown.partition('.')[0]}.")
+    # Without "=": the value of a flag, such as that of --cfg job.
+    kept = [o for o in overrides if "=" in o and "," not in o and not o.startswith(out)]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize(version_base="1.3", config_path=None, job_name="accordant"):

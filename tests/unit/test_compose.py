@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from core import crosscheck
-from core.compose import Composed, compose, normalised
+from core.compose import Composed, _known_keys, compose, normalised
 from core.crosscheck import check_composed
 from core.errors import ConfigError, PluginError, UserError
 
@@ -124,6 +124,12 @@ def test_an_unknown_option_lists_those_of_third_parties_too(acme):
         "objective=ipo_pur",
         words=('"ipo_pur" is not known', 'Did you mean "ipo_pure"', "dpo", "accordant-acme", "pip install -e ."),
     )
+
+
+def test_the_nearest_key_is_found_beside_a_flag_too():
+    overrides = ["objective=ppo", "objective.cliprange=3"]
+    for flags in ([], ["--cfg", "job"]):
+        assert "objective.clip_range" in _known_keys("objective.cliprange", [*overrides, *flags], "config")
 
 
 def test_a_target_is_refused(broken):

@@ -26,6 +26,9 @@ _SHOWN = (
 )
 
 
+_SMALLEST = 5e-5
+
+
 class TrainingProgress(ProgressBar):
     """Steps, the metrics that matter, speed and the time left."""
 
@@ -90,7 +93,9 @@ def progress_text(metrics: Mapping[str, Any]) -> str:
     for names, label in _SHOWN:
         for name in (*names, *(f"validation/{n}" for n in names)):
             if name in metrics:
-                parts.append(f"{label} {show(float(metrics[name]))}")
+                value = float(metrics[name])
+                # What is left of sums that cancel is 0 to a reader: -3.8e-06 nats, before the first step.
+                parts.append(f"{label} {show(value if abs(value) >= _SMALLEST else 0.0)}")
                 break
     return "  ".join(parts)
 

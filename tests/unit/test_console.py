@@ -169,6 +169,7 @@ def test_the_metrics_that_matter():
     }
     assert progress_text(metrics) == "loss 0.612  reward 21.4  margin −0.25  tokens/s 5,210"
     assert progress_text({"loss": 0.5, "accuracy": 0.75, "margin": 1.5}) == "loss 0.5  margin 1.5  accuracy 0.75"
+    assert progress_text({"loss": 0.5, "objective/kl": -3.8e-06}) == "loss 0.5  kl 0"
 
 
 def test_a_bare_terminal_and_an_ascii_stream():

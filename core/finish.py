@@ -94,6 +94,7 @@ def reward_facts(run: Run, role: Role) -> RewardFacts:
         max_prompt_length=data.get("max_prompt_length"),
         truncate_side=data.get("truncate_side") or "left",
         unit=unit_of(run, role),
+        kind="value" if role == "value" else "reward",
     )
 
 

@@ -60,6 +60,12 @@ class RewardModel:
         """
         self.path, self.batch_tokens = path, batch_tokens
         self.facts = read_facts(path, revision)
+        if self.facts.kind == "value":
+            raise ModelError(
+                f"{path} holds the value network of a run, which says what its policy could still expect, and not how good "
+                "an answer is.",
+                f"ppo starts from it by model.value={path}; a reward model comes from objective=reward_bt.",
+            )
         model = load_scorer(path, dtype=dtype, revision=revision, new_head=False)
         self.models = Models({"reward": model}, trains=frozenset()).to(_device(device))
         self.tokenizer = load_tokenizer(path, revision)

@@ -38,6 +38,7 @@ class RewardFacts:
         max_prompt_length: tokens of a prompt that it was trained on at most; None = no limit but max_length.
         truncate_side: where its prompts were cut, left or right.
         unit: of its scores: log-odds, or "" where they were scaled after training.
+        kind: what the scores are: those of a reward model, or the values of a value network.
     """
 
     bias: Sequence[float] = (0.0,)
@@ -48,6 +49,7 @@ class RewardFacts:
     max_prompt_length: int | None = None
     truncate_side: str = "left"
     unit: str = "log-odds"
+    kind: str = "reward"
 
     def __post_init__(self) -> None:
         numbers = isinstance(self.bias, (list, tuple)) and all(isinstance(b, (int, float)) for b in self.bias)
@@ -61,6 +63,7 @@ class RewardFacts:
             "max_prompt_length": (_is_length(self.max_prompt_length), "a whole number or null"),
             "truncate_side": (self.truncate_side in ("left", "right"), "left or right"),
             "unit": (self.unit in ("log-odds", ""), "log-odds or nothing"),
+            "kind": (self.kind in ("reward", "value"), "reward or value"),
         }
         for key, (right, what) in expected.items():
             if not right:

@@ -249,6 +249,12 @@ def test_scores_that_were_scaled_are_no_log_odds(tmp_path):
         assert reward.unit == unit
 
 
+def test_a_value_network_is_no_reward_model(tmp_path):
+    saved(tmp_path / "value", kind="value")
+    with pytest.raises(ModelError, match=r"(?s)holds the value network of a run.*model\.value="):
+        RewardModel(str(tmp_path / "value"))
+
+
 def test_ensembles_by_hand(tmp_path):
     paths = [saved(tmp_path / str(seed), scorer(seed)) for seed in (1, 2, 3)]
     each = [Learned(p, device="cpu").score(SAMPLES) for p in paths]

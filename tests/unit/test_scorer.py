@@ -268,6 +268,7 @@ def test_what_the_folder_says(folder):
         "max_prompt_length": None,
         "truncate_side": "left",
         "unit": "log-odds",
+        "kind": "reward",
     }
     assert read_facts(str(folder)) == RewardFacts([0.75], [], "plain", " ")
 
